@@ -1,0 +1,65 @@
+"""Async generators: each is finalised in the strand that first iterated it, whichever thread collects it.
+
+The interpreter's hooks are per thread, so they are set once per worker and look the strand up here.
+
+`_homes` maps the id of a generator to (weak reference, strand). Each change is one atomic dict operation. A generator's
+weak references die before its finaliser runs, so an entry is not dropped when its reference is found dead once: it is
+swept when two sweeps in a row found it dead, and the finaliser of a living one takes it out at once.
+"""
+
+from __future__ import annotations
+
+import weakref
+from asyncio.events import _get_running_loop
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plait._rt.pool import Pool
+    from plait._rt.strand import Strand
+
+_homes: dict[int, tuple[Any, Strand]] = {}
+_found_dead: set[int] = set()
+_sweep_at = 1000
+
+
+def _first_iterated(generator: AsyncGenerator[Any, Any]) -> None:
+    global _sweep_at
+    strand: Any = _get_running_loop()
+    _homes[id(generator)] = (weakref.ref(generator), strand)
+    _found_dead.discard(id(generator))
+    if strand._asyncgens_shutdown_called:
+        strand._warn_late_asyncgen(generator)
+    if len(_homes) >= _sweep_at:
+        _sweep()
+        _sweep_at = max(1000, len(_homes) * 2)
+
+
+def _finalise(generator: AsyncGenerator[Any, Any]) -> None:
+    """Runs on the thread that collects the generator: hand it to its strand."""
+    _, strand = _homes.pop(id(generator), (None, None))
+    if strand is not None and not strand._closed:
+        strand.call_soon_threadsafe(strand._close_asyncgen, generator)
+
+
+hooks = (_first_iterated, _finalise)
+
+
+def of_pool(pool: Pool) -> list[tuple[AsyncGenerator[Any, Any], Strand]]:
+    """The living generators that were first iterated in pool's strands, and where."""
+    found = []
+    for reference, strand in list(_homes.values()):
+        generator = reference()
+        if generator is not None and strand._pool is pool:
+            found.append((generator, strand))
+    return found
+
+
+def _sweep() -> None:
+    for key, (reference, _) in list(_homes.items()):
+        if reference() is None:
+            if key in _found_dead:
+                _found_dead.discard(key)
+                _homes.pop(key, None)
+            else:
+                _found_dead.add(key)

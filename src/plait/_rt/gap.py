@@ -1,0 +1,135 @@
+"""Gap: the monitor could not look for a while, and what that says of those that it watches.
+
+    kept            a thread had the GIL all the while, in a C call: the monitor woke every switch interval to ask for it, in
+                    vain. (On a free-threaded build: it stopped the world, to collect garbage, or kept it from being stopped.)
+                    If one of ours used the processor half of the time, or as far as it could have a core, it is the one.
+    kept, asleep    a C call that sleeps and keeps the GIL. Who waits for the GIL wakes as often as the monitor did; who waits
+                    for something else wakes never. The one has woken once, just now.
+    no core         the monitor was ready to run, and had no core: that says nothing. The others' clocks tell what they did.
+    stopped         nobody ran, nor tried to: the process was stopped (SIGSTOP, a paused machine).
+
+Who kept the others waiting is blamed for all of the gap, though its turn is seen only now. The time doesn't count for the
+others, unless they sleep in a system call, where they need no GIL, or had no core themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from plait._rt.breath import GIL_BUILD
+from plait._rt.vitals import FUTEX, Vitals
+
+if TYPE_CHECKING:
+    from plait._rt.pool import Pool
+    from plait._rt.watch import Watch
+
+GAP = 0.050  # seconds between two looks that say that the monitor was kept from looking
+ALL_EVERY = 16  # looks from one to the next that notes the clocks of those that have no turn as well
+SCHEDULE_EVERY = 4  # looks from one to the next that notes the schedules: reading one lets go of the GIL, and waits for it
+WAKES_A_LOOK = 3  # how often a thread of a busy pool wakes from one look to the next, at most
+
+
+class Used:
+    """What a thread did in a gap, as parts of it."""
+
+    __slots__ = ("cpu", "waited", "wakes", "watch")
+
+    def __init__(self, watch: Watch, gap: float, usual: int) -> None:
+        vitals, self.watch = watch.vitals, watch
+        waited, wakes = vitals.schedule()
+        self.cpu = (vitals.cpu_ns() - vitals.noted) / 1e9 / gap
+        self.waited = (waited - vitals.noted_schedule[0]) / 1e9 / gap
+        self.wakes = wakes - vitals.noted_schedule[1] - usual
+
+
+class Gaps:
+    """What the monitor notes at the end of a look, to compare with after a gap; its thread's own."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._vitals = Vitals()
+        self._looks = self._process_ns = 0
+        self._stale = 0  # looks since the schedules were noted
+
+    def begin(self) -> None:
+        """The monitor's thread begins."""
+        self._vitals.begin()
+        self.note_all()
+
+    def end(self) -> None:
+        """And ends."""
+        self._vitals.end()
+
+    def note(self, watches: dict[Any, Watch]) -> None:
+        """At the end of a look."""
+        now = time.monotonic()
+        for watch in watches.values():
+            watch.note(now)
+        self._process_ns = time.process_time_ns()
+        self._looks -= 1
+        self._stale += 1
+        if self._looks < 0:
+            self.note_all()
+        elif self._stale >= SCHEDULE_EVERY and GIL_BUILD():
+            self._note_schedules(watch.vitals for watch in watches.values())
+
+    def note_all(self) -> None:
+        """Every sixteenth time, and before the monitor sleeps."""
+        self._looks, self._process_ns = ALL_EVERY, time.process_time_ns()
+        everybody: list[Any] = [*self._pool.workers, self._pool.main, *self._pool.pinned]
+        self._note_schedules(each.vitals for each in everybody)
+        for each in everybody:
+            each.vitals.noted = each.vitals.cpu_ns()
+
+    def _note_schedules(self, others: Iterable[Vitals]) -> None:
+        for vitals in (self._vitals, *others):
+            vitals.noted_schedule = vitals.schedule()
+        self._stale = 0
+
+    def judge(self, gap: float, now: float, watches: Collection[Watch]) -> Watch | None:
+        """The last look was gap seconds ago: whose doing was it? The others are excused."""
+        waited, wakes = (new - old for new, old in zip(self._vitals.schedule(), self._vitals.noted_schedule, strict=True))
+        usual = self._stale * WAKES_A_LOOK  # since they were noted, before the gap
+        wakes -= usual
+        kept = not GIL_BUILD() or wakes > max(4, gap / 4 / max(sys.getswitchinterval(), 0.005))
+        if waited / 1e9 >= gap / 2 and not (kept and GIL_BUILD()):
+            return None
+        used = [Used(watch, gap, usual) for watch in watches]
+        found = _busy_one(used, gap)
+        if found is None and kept and GIL_BUILD() and time.process_time_ns() - self._process_ns < gap * 1e9 / 2:
+            # (somebody who computes, whom we don't know, would have the GIL)
+            found = _sleeping_one(used, min(wakes, gap / 0.005))
+        for each in used:
+            elsewhere = kept and each.watch.vitals.system_call() not in (None, FUTEX)
+            if each is not found and not elsewhere and each.waited < 0.5:
+                each.watch.excuse(gap, now)
+        if found is None:
+            return None
+        culprit = found.watch
+        culprit.ask(now)
+        if culprit.since > now - gap:
+            culprit.report_at -= culprit.since - (now - gap)
+            culprit.since, culprit.first_clock = now - gap, min(culprit.first_clock, culprit.vitals.noted)
+        if GIL_BUILD():
+            culprit.kept_gil, culprit.kept_until = culprit.kept_gil + gap, now
+        return culprit
+
+
+def _busy_one(used: list[Used], gap: float) -> Used | None:
+    """Who used the processor. Of several the one that now waits for the GIL: the others compute without it."""
+    busy = [each for each in used if each.cpu >= 0.5 or (each.cpu * gap >= GAP and each.cpu + each.waited >= 0.8)]
+    return max(busy, key=lambda each: (each.watch.vitals.sleeps(), each.cpu)) if len(busy) > 1 else next(iter(busy), None)
+
+
+def _sleeping_one(used: list[Used], wakes: float) -> Used | None:
+    """Who has woken just now. (A wait for the GIL goes by the switch interval that held when it began.)"""
+    woken = [
+        each
+        for each in used
+        if each.cpu > 0 and each.wakes <= max(3, wakes / 4) and each.waited < 0.5
+        if each.watch.vitals.system_call() in (None, FUTEX)
+    ]
+    return min(woken, key=lambda each: each.wakes, default=None)

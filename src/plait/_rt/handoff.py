@@ -1,0 +1,108 @@
+"""Hand-off: a worker's processor goes to another worker, because its step is stuck, or is about to be.
+
+The monitor gives away the processor of a worker that it found stuck; a worker gives its own away before a step at a place
+that is known to block (points.py).
+
+    H1  Who removes a worker from `processor.holder` may give the processor away: one giver, whoever comes second. The worker
+        loses it first (`worker.proc = None`), and only then another gets it.
+    H2  Never two threads in one coroutine: a hand-off moves the processor, not the strand. The strand's turn stays with
+        the stuck worker until its step ends (strand.py).
+    H3  A worker may queue on a processor that was just taken from it, after the heir looked and parked; and it may be woken,
+        or sit at the poller, without one. So it looks again whether the processor is its own after it queued, and wakes
+        somebody else when it stops to serve.
+    H4  `workers` is appended to first and counted after, so the cap holds with several givers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plait._rt.pool import Pool
+    from plait._rt.processor import Processor
+    from plait._rt.worker import Worker
+
+logger = logging.getLogger("plait")
+
+
+class HandOff:
+    """The hand-offs of one pool; no lock, any thread."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.at_cap = 0
+
+    def give(self, worker: Worker) -> bool:
+        """Give worker's processor to a spare or to a new thread; False if it has none, or must keep it at the cap."""
+        processor = worker.proc
+        if processor is None:
+            return False
+        heir, fresh = self._spare(), False
+        if heir is None:
+            heir, fresh = self._new(), True
+            if heir is None:
+                return False
+        try:
+            processor.holder.remove(worker)  # H1
+        except ValueError:
+            self._not_needed(heir, fresh)
+            return False
+        worker.proc = None
+        heir.proc = processor
+        processor.holder.append(heir)
+        if not fresh:
+            heir.bell.release()
+            return True
+        try:
+            heir.start()
+        except RuntimeError:  # the system gives no more threads
+            self._take_back(worker, processor, heir)
+            return False
+        return True
+
+    def _spare(self) -> Worker | None:
+        while True:
+            try:
+                spare = self._pool.spares.pop()
+            except IndexError:
+                return None
+            if not spare.retired:
+                return spare
+            spare.bell.release()  # it ends
+
+    def _new(self) -> Worker | None:
+        pool = self._pool
+        worker = pool.new_worker(None)
+        if len(pool.workers) > pool.options.max_threads:
+            pool.workers.remove(worker)
+            self._say_at_cap()
+            return None
+        return worker
+
+    def _not_needed(self, heir: Worker, fresh: bool) -> None:
+        """Another giver was quicker."""
+        if fresh:
+            self._pool.workers.remove(heir)
+        else:
+            heir.bell.release()  # it becomes a spare again
+
+    def _take_back(self, worker: Worker, processor: Processor, heir: Worker) -> None:
+        """The heir's thread can't be started: the stuck worker keeps its processor after all."""
+        self._pool.workers.remove(heir)
+        heir.proc = None
+        processor.holder[:] = [worker]
+        worker.proc = processor
+        if worker in self._pool.spares:  # it was done meanwhile, and waits
+            self._pool.ring_spare(worker)
+        self._say_at_cap()
+
+    def _say_at_cap(self) -> None:
+        self.at_cap += 1
+        if self.at_cap == 1:
+            logger.warning(
+                "no thread is left for a hand-off (%d are in use of max_threads=%d) and their steps do not end, so tasks wait "
+                "behind tasks that block: raise max_threads, or move the blocking calls to plait.to_thread",
+                len(self._pool.workers),
+                self._pool.options.max_threads,
+            )

@@ -1,0 +1,19 @@
+"""What the calling thread is: the worker of a pool, the thread of a main strand, or neither."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plait._rt.thread_strand import ThreadStrand
+    from plait._rt.worker import Worker
+
+
+class _Here(threading.local):
+    worker: Worker | None = None
+    main: ThreadStrand | None = None
+    """The main strand that this thread ran last."""
+
+
+here = _Here()

@@ -1,0 +1,284 @@
+"""Monitor: the thread that watches workers and hands their processors on (Go's sysmon).
+
+Every tick it looks at each worker: every millisecond, or every four while each look finds all of them in new turns (each look
+costs some 50 us, half of them for waking up). A worker found in the same turn as before, while something
+waits for its processor, is
+    blocked     if its CPU clock stood still since the last look and the kernel says it sleeps (S or D): two such looks
+                in a row, and its processor goes to another worker at once. (A still clock alone means nothing: of four
+                threads computing on two cores it stood still in two looks of three.) A thread that waits for the GIL, or
+                for a stopped world, sleeps in a futex as one that waits for a lock does: those get more time.
+    computing   otherwise: its processor goes after `handoff_after`.
+A step longer than `stall_after` is reported while it lasts, once more after half a second, and when it has ended. Hand-offs
+come first, and the reports of one look take no longer than `REPORTING`; what is left has its turn at the next.
+
+Now and then the monitor itself can't run. What that says of the others: gap.py.
+
+Ownership: `_asleep`, `_looked_at` and `_bell` are shared with `wake`. All else is the monitor's own. It sleeps when all workers
+are parked and nothing can get stuck. How a processor changes hands: handoff.py.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+import warnings
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from plait._rt import interval
+from plait._rt.breath import GIL_BUILD
+from plait._rt.gap import GAP, Gaps
+from plait._rt.loop import logger
+from plait._rt.strand import LOOK_AGAIN
+from plait._rt.watch import TICK, Watch, follow
+from plait._rt.worker import Worker
+from plait.errors import StuckThreads
+
+if TYPE_CHECKING:
+    from plait._rt.pool import Pool
+    from plait._rt.processor import Processor
+    from plait._rt.thread_strand import ThreadStrand
+
+CALM_TICK = 0.004
+CALM_LOOKS = 16  # looks that found nothing stuck, before the next are as far apart as that
+QUICK_TICK = 1e-6  # (the kernel makes 50 us of it) after a hand-off: where one task blocked, the next in the queue may as well
+QUICK_TICKS = 20
+ERROR_AFTER = 0.500  # seconds; when a stall is reported again, as an error
+RETRY = 0.050  # seconds after which one that could not be judged, or was not to blame so far, is looked at again
+REPORTING = 0.002  # seconds that the reports of one look may take
+LINGER = 0.050  # how long everybody must be idle before the monitor sleeps: waking it costs more than a few ticks
+
+
+class Monitor:
+    """Watches one pool."""
+
+    def __init__(self, pool: Pool, report: Any) -> None:
+        self._pool = pool
+        self._report = report
+        self._bell = threading.Event()
+        self._asleep = False
+        self._thread: threading.Thread | None = None
+        self._watches: dict[Any, Watch] = {}
+        self._gaps = Gaps(pool)
+        self._looked_at = math.inf
+        self._executor_at = 0.0
+        self._crowded_at = -math.inf  # when somebody computed while others wanted to run, last
+        self._idle_since: float | None = None
+        self._quick = 0  # quick ticks to come
+        self._calm = 0  # looks since one that found anything stuck
+        self._last_look = 0.0
+        self.handoffs = self.stalls = 0
+
+    @property
+    def started(self) -> bool:
+        """Is there a thread?"""
+        return self._thread is not None
+
+    def start(self) -> None:
+        self._looked_at = time.monotonic()
+        self._thread = threading.Thread(target=self._watch, name="plait-monitor", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Somebody has work again; from any thread."""
+        if self._asleep:
+            self._asleep = False
+            self._looked_at = time.monotonic()  # what it calls next may keep the GIL from us
+            self._bell.set()
+
+    def stop(self) -> None:
+        """End the thread; the pool is stopping."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._bell.set()
+            thread.join()
+        self._thread = None
+
+    # The monitor's thread
+
+    def _watch(self) -> None:
+        pool = self._pool
+        self._report.start()
+        self._gaps.begin()
+        while not pool.stopping:
+            time.sleep(self._tick())
+            try:
+                busy = self._look()
+            except Exception:
+                logger.exception("plait's monitor failed in one look; it goes on")
+                busy = True
+            if not busy:
+                self._sleep_if_idle()
+            else:
+                self._idle_since = None
+        interval.put_back(self)
+        self._gaps.end()
+        self._report.finish(self._watches.values())
+
+    def _tick(self) -> float:
+        if self._quick > 0:
+            self._quick -= 1
+            return QUICK_TICK
+        return TICK if self._calm < CALM_LOOKS else CALM_TICK
+
+    def _sleep_if_idle(self) -> None:
+        now = time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since > LINGER:
+            self._bell.clear()
+            self._looked_at = math.inf
+            self._gaps.note_all()
+            self._asleep = True
+            interval.put_back(self)
+            if not self._busy() and not self._pool.stopping:  # looked again after the announcement
+                self._bell.wait(self._report.due_in())
+            self._asleep = False
+            self._idle_since = None
+            self._report.summarise()
+
+    def _busy(self) -> bool:
+        pool = self._pool  # who was woken left `parked` before it rang for us, and has `running` set only later
+        if len(pool.idle.parked) < len(pool.processors) or pool.injector or any(lane.waiting() for lane in pool.lanes()):
+            return True
+        return any(strand.is_running() and not strand._parked for strand in (pool.main, *pool.pinned))
+
+    def _look(self) -> bool:
+        pool, now, known = self._pool, time.monotonic(), self._watches
+        gap = now - self._looked_at
+        caught = self._report.catch(pool) if gap >= GAP else None  # first: the next system call lets go of the GIL
+        self._watches = watches = follow(known, pool, now)
+        if caught is not None:
+            self._blame(gap, now, caught)
+        began = time.monotonic()
+        for holder, watch in watches.items():
+            if isinstance(holder, Worker):
+                self._see_to_processor(holder, watch, now)
+        if GIL_BUILD():
+            self._see_to_interval(now, known)
+        for holder, watch in known.items():
+            if watches.get(holder) is not watch:
+                if watch.caught and now >= watch.report_at:
+                    self._report_on(watch)
+                if watch.reported:
+                    self._report.ended(watch)
+        for watch in watches.values():
+            if now < watch.report_at:
+                watch.caught = None
+            elif time.monotonic() - now < REPORTING or watch.caught:
+                self._report_on(watch)
+        waiting = self._look_at_executor(now)
+        self._calm = 0 if any(watch.posted or watch.still for watch in watches.values()) else self._calm + 1
+        self._last_look = now
+        ended = time.monotonic()
+        if ended - began >= GAP:  # each system call of ours lets go of the GIL
+            self._blame(ended - began, ended, self._report.catch(pool))
+        else:
+            self._gaps.note(watches)
+        self._looked_at = time.monotonic()
+        return bool(watches) or waiting
+
+    def _blame(self, gap: float, now: float, caught: dict[Any, Any]) -> None:
+        culprit = self._gaps.judge(gap, now, self._watches.values())
+        self._gaps.note(self._watches)
+        turn, *what = caught.get(culprit.holder, (None,)) if culprit is not None else (None,)
+        if culprit is not None and turn is not None and culprit.is_of(turn):
+            culprit.caught = what
+
+    def _see_to_processor(self, worker: Worker, watch: Watch, now: float) -> None:
+        """Hand it on if the turn that worker is in is stuck."""
+        processor = worker.proc
+        if watch.turn_since == now:  # a new turn
+            if (self._quick > 0 or watch.rested(now - self._last_look)) and watch.vitals.sleeps():
+                watch.still = 1
+        elif processor is None:
+            hog = watch.handed_off is not None and not worker.retired and not GIL_BUILD()
+            if hog and not watch.still and watch.computed() >= self._pool.options.handoff_after:
+                worker.yield_cores()
+        elif self.something_waits(processor) and (watch.sleeps() or now - watch.turn_since >= self._pool.options.handoff_after):
+            self._hand_off(worker, watch, now)
+
+    def _see_to_interval(self, now: float, known: dict[Any, Watch]) -> None:
+        """Lower the switch interval while a turn computes and another thread of ours wants to run."""
+        if len(self._watches) > 1 and any(
+            known.get(holder) is watch and watch.vitals.cpu_ns() > watch.vitals.noted and now - watch.since > TICK
+            for holder, watch in self._watches.items()
+        ):
+            self._crowded_at = now
+            interval.lower(self)
+        elif now - self._crowded_at > LINGER:
+            interval.put_back(self)
+
+    def _report_on(self, watch: Watch) -> None:
+        """A step lasts too long: once after `stall_after`, and once more."""
+        holder, now = watch.holder, time.monotonic()
+        if isinstance(holder, Worker) and holder.proc is None and watch.handed_off is None:
+            watch.handed_off = 0.0  # it gave its processor away itself
+        if watch.reported:
+            watch.report_at = math.inf
+            self._report.goes_on(self._pool, watch)
+        elif self._report.began(self._pool, watch):
+            watch.reported = True
+            watch.report_at = watch.since + watch.excused + ERROR_AFTER
+            if watch.report_at <= now:
+                watch.report_at = math.inf  # that was an error already
+            self.stalls += 1
+        else:
+            watch.report_at = time.monotonic() + RETRY
+
+    def _look_at_executor(self, now: float) -> bool:
+        """Report calls that wait because all threads of the executor are busy; are there any?"""
+        lanes = self._pool.lanes()
+        if now >= self._executor_at:
+            self._executor_at = now + self._pool.options.stall_after
+            for lane in lanes:
+                waited = lane.longest_wait(now)
+                if waited >= self._pool.options.stall_after:
+                    self._report.executor_is_full(lane, waited)
+        return any(lane.waiting() for lane in lanes)
+
+    def something_waits(self, processor: Processor) -> bool:
+        """Is there something to do for whoever gets processor? (If there is a parked worker for it, that one is woken.)"""
+        pool = self._pool
+        if processor.queue or pool.injector:
+            if pool.idle.parked:
+                pool.idle.notify()  # there is a worker for it already
+                return False
+            return True
+        if not pool.idle.nobody_polls():
+            return False
+        if pool.idle.parked:
+            pool.idle.notify()
+            return False
+        return len(pool.poller) > 0 or len(pool.timers) > 0
+
+    def _hand_off(self, worker: Worker, watch: Watch, now: float) -> None:
+        task, point = self._pool.task_of_turn(worker), worker.point
+        computes, computed = not watch.still, watch.computed()
+        if not self._pool.handoff.give(worker):
+            return
+        watch.strand._post(LOOK_AGAIN)  # the worker's fast path looks at nothing else
+        watch.handed_off = now - watch.turn_since
+        self.handoffs += 1
+        self._quick = QUICK_TICKS
+        if computes and computed < self._pool.options.handoff_after / 2:
+            return  # it had no core, or no GIL: that says nothing about the place
+        if task is not None and task._coro.__class__ is CoroutineType and not (GIL_BUILD() and watch.vitals.waits_for_futex()):
+            self._pool.points.caught(task._coro.cr_code, point, computes)
+
+    # Shutdown's question
+
+    def name_stuck(self, holders: list[Worker | ThreadStrand]) -> None:
+        """Warn of the threads that close() left behind: workers, and pinned strands."""
+        for holder in holders:
+            thread = holder.thread if isinstance(holder, Worker) else holder._own_thread
+            running = self._pool.task_of_turn(holder) or (holder.running if isinstance(holder, Worker) else holder._running)
+            frame = sys._current_frames().get(holder.vitals.ident)
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame else "unknown place"
+            warnings.warn(
+                f"thread {thread.name} is stuck at {where} and was left behind; it runs {running!r}",  # type: ignore[union-attr]
+                StuckThreads,
+                stacklevel=3,
+            )

@@ -1,0 +1,386 @@
+"""Pool: one runtime's processors, workers, injector, timers and poller, and the strands that run on them.
+
+A pool belongs to a main strand. It is a handful of empty containers until the first `spawn` starts it. Its monitor alone can
+be started before that, to watch the main strand.
+
+Ownership
+    `injector` (deque), `tasks` (dict), `spares` and `workers` (lists): any thread, by their atomic operations.
+    `_starting` guards `start`, thread creation and `close`; nothing of the user's runs under it.
+    Scheduling order: publish work (append), then look for somebody to wake (idle.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from types import CoroutineType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from plait._rt.handoff import HandOff
+from plait._rt.here import here
+from plait._rt.idle import Idle
+from plait._rt.monitor import Monitor
+from plait._rt.offload import Lane, Offload
+from plait._rt.points import Points
+from plait._rt.poller import SharedPoller
+from plait._rt.processor import Processor, items_of
+from plait._rt.site import site_of
+from plait._rt.strand import IDLE, Strand
+from plait._rt.task import Task, check_coroutine, renew_lock, task_of
+from plait._rt.timers import Timers
+from plait._rt.worker import Worker
+from plait.stats import Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from plait._rt.thread_strand import ThreadStrand
+    from plait._rt.watch import Turn
+
+HELP_AT = 4  # queued strands for which a worker wakes another; fewer are its own, or the monitor's to notice
+JOIN_SECONDS = 2.0  # how long close() waits for the threads of the pool, all together
+
+
+_new_object: Any = object.__new__
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a runtime is set up; `plait.run` documents the fields."""
+
+    workers: int
+    handoff_after: float = 0.010
+    max_threads: int = 256
+    monitored: bool = True
+    watch_main: bool = False  # the monitor starts with the main strand, not with the first spawn
+    selector: str = ""  # the system's best, else by name (poller.py)
+    on_stall: Callable[[Any], object] | None = None
+    stall_after: float = 0.100
+
+
+class Pool:
+    """What the strands of one `plait.run` share."""
+
+    def __init__(self, main: ThreadStrand, options: Options, report: Any) -> None:
+        self.main = main
+        self.options = options
+        self.injector: deque[Strand | Task[Any]] = deque()
+        self.tasks: dict[Task[Any], None] = {}  # strongly, those that outlived their first step; half the size of a set
+        self.timers = Timers()
+        self.idle = Idle(self)
+        self.processors: list[Processor] = []
+        self.workers: list[Worker] = []
+        self.spares: list[Worker] = []
+        self.pinned: list[ThreadStrand] = []
+        self.monitor = Monitor(self, report)
+        self.handoff = HandOff(self)
+        self.points = Points()
+        self.started = self.watched = self.stopping = self.closed = self.orphaned = False
+        self.polls = 0
+        self._ended_steps = self._ended_gave = 0
+        self._numbers = itertools.count(1)
+        self._stopped_by: BaseException | None = None
+        self._starting = threading.RLock()
+        self._poller: SharedPoller | None = None
+        self._offload: Offload | None = None
+
+    # Made when needed
+
+    @property
+    def poller(self) -> SharedPoller:
+        """The strands' poller."""
+        if self._poller is None:
+            self.start()
+        assert self._poller is not None
+        return self._poller
+
+    @property
+    def offload(self) -> Offload:
+        """The threads for blocking calls."""
+        if self._offload is None:
+            with self._starting:
+                self.check_open()
+                if self._offload is None:
+                    self._offload = Offload()
+        return self._offload
+
+    def start(self) -> None:
+        """Start processors, workers and monitor; once."""
+        with self._starting:
+            self.check_open()
+            if self.started:
+                return
+            self._poller = SharedPoller(self.options.selector)
+            self.processors = [Processor(self, number) for number in range(self.options.workers)]
+            for processor in self.processors:
+                processor.holder.append(self.new_worker(processor))
+            self.started = True
+            _started.add(self)
+            _watch_forks()
+            for worker in list(self.workers):
+                worker.start()
+            self.watch()
+
+    def watch(self) -> None:
+        """Start the monitor, once, if there is to be one."""
+        with self._starting:
+            self.check_open()
+            if self.watched or not self.options.monitored:
+                return
+            _started.add(self)
+            _watch_forks()
+            self.monitor.start()
+            self.watched = True
+
+    def check_open(self) -> None:
+        """Raise unless work may be given to this pool."""
+        if self.orphaned:
+            raise RuntimeError(
+                "this process was forked from one that runs plait, and its threads stayed there: "
+                "start anew with plait.run(), or fork before it runs"
+            )
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+
+    def new_worker(self, processor: Processor | None) -> Worker:
+        """A worker that has yet to be started."""
+        worker = Worker(self, next(self._numbers), processor)
+        self.workers.append(worker)
+        return worker
+
+    def worker_ended(self, worker: Worker) -> None:
+        """On its thread, last."""
+        with self._starting:
+            self._ended_steps += worker.steps
+            self._ended_gave += worker.gave
+            self.workers.remove(worker)
+
+    # Strands and tasks
+
+    def new_strand(self, name: str | None, pinned: bool) -> Strand:
+        """An explicit strand, idle."""
+        self.check_open()
+        if pinned:
+            from plait._rt.thread_strand import ThreadStrand
+
+            if not self.started:
+                self.start()  # for its monitor
+            return ThreadStrand.pinned(self, name)
+        strand = self.bare_strand()
+        strand._ready.append(IDLE)
+        if name is not None:
+            strand.__dict__["_name"] = name
+        return strand
+
+    def new_task(self, coro: Any, name: str | None, context: Context | None, frame: FrameType) -> Task[Any]:
+        """A task with a strand of its own, to be launched; frame is where it is spawned."""
+        if coro.__class__ is not CoroutineType:
+            check_coroutine(coro)
+        if not self.started or self.closed:
+            self.start()
+        site = site_of(frame)
+        label = site if name is None else (str(name), site)
+        return Task(coro, None, label, copy_context() if context is None else context.copy())
+
+    def launch(self, task: Task[Any]) -> None:
+        """Queue it; the worker that takes it gives it a strand."""
+        self.schedule(task, False)
+
+    def bare_strand(self) -> Strand:
+        """A strand whose turn the caller holds."""
+        strand = _new_object(Strand)
+        strand._pool = self
+        strand._next = strand._marked = None
+        strand._ready = []
+        if self.main._debug:
+            strand._debug = True
+        return strand  # type: ignore[no-any-return]
+
+    def all_tasks(self) -> list[Task[Any]]:
+        """The tasks spawned and not done: queued, in their first step, or listed since. One on its way between two of these
+        may be missed, unless the pool `is_quiet`."""
+        queued = [item for queue in (self.injector, *(p.queue for p in self.processors)) for item in items_of(queue)]
+        found = {item: None for item in queued if isinstance(item, Task)}
+        found.update((worker.starting, None) for worker in list(self.workers) if worker.starting is not None)  # type: ignore[misc]
+        found.update(self.tasks)
+        return [task for task in found if not task.done()]
+
+    def task_of_turn(self, holder: Worker | ThreadStrand) -> Task[Any] | None:
+        """The task whose step holder makes just now, looked at from another thread: a hint. None while it runs a callback."""
+        if not isinstance(holder, Worker):
+            return task_of(holder._running)
+        strand = holder.running
+        if holder.starting is not None:
+            return holder.starting
+        return strand._next_task if strand is not None and strand._next is not None else task_of(holder.item)
+
+    def turns(self) -> Iterator[tuple[Worker | ThreadStrand, Turn]]:
+        """What is being run, by whom: workers, and strands with a thread of their own. For the monitor, and shutdown."""
+        for worker in list(self.workers):
+            strand = worker.running
+            if isinstance(strand, Strand):
+                yield worker, (strand, strand, worker.batch, worker.vitals)
+        for own in (self.main, *self.pinned):
+            running = own._running
+            if running is not None:
+                yield own, (own, running, 0, own.vitals)
+
+    # Scheduling
+
+    def schedule(self, strand: Strand | Task[Any], woken: bool = True) -> None:
+        """Queue strand, whose turn the caller holds, or a new task; from any thread."""
+        worker = here.worker
+        if worker is not None and worker.pool is self:
+            processor = worker.proc
+            if processor is not None:
+                queue = processor.queue
+                if woken and processor.run_on > 0:
+                    processor.run_on -= 1
+                    queue.appendleft(strand)
+                else:
+                    queue.append(strand)
+                if self.idle.parked and (len(queue) > HELP_AT or worker.proc is not processor):  # (H3)
+                    self.idle.notify()
+                return
+        self.inject(strand)
+
+    def inject(self, strand: Strand | Task[Any]) -> None:
+        """Queue strand for whichever worker comes first."""
+        if not self.started:
+            self.start()
+        self.injector.append(strand)
+        if self.idle.parked:
+            self.idle.notify()
+
+    def has_work(self) -> bool:
+        """Is there something for a worker that is about to park?"""
+        if self.injector or self.stopping:
+            return True
+        return any(processor.queue for processor in self.processors)
+
+    def is_quiet(self) -> bool:
+        """Has nobody anything to do? Workers that are stuck in a step without a processor don't count."""
+        return len(self.idle.parked) >= len(self.processors) and not self.has_work()
+
+    def queued(self) -> int:
+        """How many strands wait for a worker."""
+        return len(self.injector) + sum(len(processor.queue) for processor in self.processors)
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """The executor's, if there are any yet."""
+        return () if self._offload is None else (self._offload, self._offload.lookups)
+
+    def resting(self) -> int:
+        """How many of our threads wait for something other than the GIL."""
+        count = len(self.idle.parked) + len(self.spares) + int(self.monitor.started)
+        count += sum(strand._parked for strand in (self.main, *self.pinned))
+        return count if self._offload is None else count + self._offload.idle()
+
+    def deliver(self, handles: Iterable[Any]) -> None:
+        """Post what a poll found."""
+        self.polls += 1
+        for handle in handles:
+            handle._loop._post(handle)
+
+    def fire_timers(self) -> None:
+        """Post the timers that are due."""
+        for timer in self.timers.due(time.monotonic()):
+            timer._loop._post(timer)
+
+    # The end
+
+    def stop_main(self, stop: BaseException) -> bool:
+        """KeyboardInterrupt or SystemExit was raised in a strand: raise it out of run(), as asyncio does; once, though who
+        awaits the task that raised it raises it too. False if that was done already."""
+        if stop is self._stopped_by:
+            return False
+        self._stopped_by = stop
+        self.main.raise_soon(stop)
+        return True
+
+    def stats(self) -> Stats:
+        """A snapshot."""
+        workers = list(self.workers)
+        holding = sum(worker.proc is not None for worker in workers)
+        spares = len(self.spares)
+        monitor = self.monitor
+        return Stats(
+            workers=holding,
+            spares=spares,
+            handed_off=max(0, len(workers) - holding - spares),
+            max_threads=self.options.max_threads,
+            at_cap=self.handoff.at_cap,
+            queued=tuple(len(processor.queue) for processor in self.processors),
+            injected=len(self.injector),
+            tasks=len(self.all_tasks()),
+            steps=self._ended_steps + sum(worker.steps for worker in workers),
+            steals=sum(processor.steals for processor in self.processors),
+            handoffs=monitor.handoffs + self._ended_gave + sum(worker.gave for worker in workers),
+            stalls=monitor.stalls,
+            polls=self.polls,
+            timers=len(self.timers),
+        )
+
+    def close(self) -> list[Worker | ThreadStrand]:
+        """Stop and join all threads, close all descriptors; returns the workers and pinned strands that are stuck in a step.
+
+        They were not waited for beyond JOIN_SECONDS. Their threads end with their step; they hold no descriptor of ours.
+        """
+        if here.worker is not None and here.worker.pool is self:
+            raise RuntimeError("a main strand can't be closed by what runs in its pool: return from main() instead")
+        with self._starting:
+            if self.closed:
+                return []
+            self.stopping = self.closed = True
+        self._stopped_by = None
+        self.monitor.stop()
+        until = time.monotonic() + JOIN_SECONDS
+        stuck: list[Worker | ThreadStrand] = [strand for strand in list(self.pinned) if not strand.stop_pinned()]
+        for worker in list(self.workers):
+            while not worker.ended.wait(0.005) and time.monotonic() < until:
+                self.idle.notify_all()
+                for spare in list(self.spares):
+                    self.ring_spare(spare)
+            if worker.ended.is_set():
+                worker.thread.join()
+            else:
+                stuck.append(worker)
+        if self._offload is not None:
+            self._offload.shutdown(wait=False)
+        if self._poller is not None:
+            self._poller.close()
+        return stuck
+
+    def ring_spare(self, worker: Worker) -> None:
+        """Wake a spare so that it looks whether it is still needed."""
+        try:
+            self.spares.remove(worker)
+        except ValueError:
+            return
+        worker.bell.release()
+
+
+_started: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child: the threads of the pools are the parent's, and so may be the holders of locks."""
+    here.worker = None
+    renew_lock()
+    for pool in list(_started):
+        pool.orphaned = pool.closed = pool.stopping = True
+        pool._starting = threading.RLock()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)

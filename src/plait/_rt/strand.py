@@ -1,0 +1,306 @@
+"""Strand: a serial executor that is an asyncio event loop.
+
+At most one thread at a time holds a strand's *turn*, the right to run what is queued in it. There is no lock: a strand
+that nobody runs has the mark IDLE at the front of `_ready`, and whoever removes the mark has the turn (`list.remove` is
+atomic on both builds, so one remover wins). A mark that went in behind an item is its holder's to take back.
+
+Ownership
+    `_ready`    any thread appends; only the turn's holder takes out.
+    `_next`, `_marked`, and the tasks of the strand: the turn's holder.
+    `_pool`     never changes.
+
+Invariants
+    S1  A strand is in exactly one of these states: idle (IDLE is in `_ready`), queued (in one run queue, once), or run
+        by one worker. Queued and run strands have no IDLE.
+    S2  Nothing is lost: a poster appends first and looks for IDLE after; the holder puts IDLE in first and looks for
+        items after. Whichever comes second sees the other, and if both do, `remove` decides.
+    S3  `_next`, if set, makes the step of the strand's only ready task, `_next_task`, which is older than all of `_ready`. Its
+        mark is in place (mark.py). A strand of one task that only yields lives in it and never touches `_ready`: the workers'
+        fast path.
+    S4  After IDLE went in, the former holder doesn't touch the strand again.
+"""
+
+from __future__ import annotations
+
+import sys
+from asyncio import Handle
+from asyncio.events import _get_running_loop
+from contextvars import Context, copy_context
+from functools import partial
+from types import CoroutineType, FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from plait._rt.here import here
+from plait._rt.loop import AsyncioFace, run_callback
+from plait._rt.mark import MARKS_STAY, unmark
+from plait._rt.poller import READ, WRITE, ReadyHandle
+from plait._rt.site import site_of
+from plait._rt.task import Task, check_coroutine, task_of
+from plait.errors import WrongStrand
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from plait._rt.pool import Pool
+    from plait._rt.timers import Timers
+    from plait._rt.worker import Worker
+
+T = TypeVar("T")
+
+
+_send: Any = CoroutineType.send  # called unbound: no bound method a step
+
+
+class _Item:
+    """A queue item that does nothing when it is run."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def _run(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return self._what
+
+
+IDLE = _Item("IDLE")
+_IDLE = (IDLE,)
+LOOK_AGAIN = _Item("LOOK_AGAIN")  # keeps a strand off the fast path, which looks at nothing but `_next`
+
+
+class Strand(AsyncioFace):
+    """A serial executor in the pool: runs at most one of its tasks and callbacks at a time, on whichever worker is free.
+
+    `plait.Strand()` makes one, `plait.Strand(pinned=True)` one with a thread of its own; each `plait.spawn` makes one
+    for its task. It is that task's event loop: `asyncio.get_running_loop()` inside it is the strand.
+
+    `spawn`, `call`, `check`, `call_soon` and `call_soon_threadsafe` may be used from any strand and thread; the rest of
+    the event loop's methods from inside the strand, as with any asyncio loop. (Asio's strand, Swift's actor, Kotlin's
+    `limitedParallelism(1)`.)
+    """
+
+    __slots__ = ("_marked", "_next", "_next_task", "_pool", "_ready")
+
+    _pool: Pool
+    _ready: list[Any]
+    _next: Any
+    _next_task: Task[Any]
+
+    def __new__(cls, *, name: str | None = None, pinned: bool = False) -> Strand:
+        return current_strand()._pool.new_strand(name, pinned)
+
+    def __init__(self, *, name: str | None = None, pinned: bool = False) -> None:
+        pass  # __new__ made it whole
+
+    def __del__(self) -> None:
+        pass  # nothing to close: BaseEventLoop's would warn
+
+    # Public
+
+    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None) -> Task[T]:
+        """Start coro as a task of this strand; from any strand or thread. context is copied (the caller's if None).
+
+        The strand runs its tasks one at a time, switching where they await. The runtime holds the task until it is done.
+        """
+        return self._spawn(coro, name, context, sys._getframe(1))
+
+    async def call(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Run coro in this strand, wait for it, return its result or raise its exception.
+
+        A checkpoint. The context is copied; a cancel of the caller is forwarded, and waited for.
+        """
+        return await self._spawn(coro, None, None, sys._getframe(1))  # type: ignore[no-any-return]
+
+    def check(self) -> None:
+        """Raise WrongStrand unless the caller runs in this strand."""
+        running = _get_running_loop()
+        if running is not self:
+            raise WrongStrand(f"this must run in {self!r} but runs in {running!r}: use `await strand.call(coro)`")
+
+    def _spawn(self, coro: Any, name: str | None, context: Context | None, frame: FrameType) -> Task[Any]:
+        check_coroutine(coro)
+        self._check_closed()
+        site = site_of(frame)
+        label = site if name is None else (str(name), site)
+        task: Task[Any] = Task(coro, self, label, copy_context() if context is None else context.copy())
+        self._pool.tasks[task] = None
+        self._post(task)
+        return task
+
+    # Scheduling
+
+    def _post(self, item: Any) -> None:
+        ready = self._ready
+        ready.append(item)
+        try:
+            if ready[0] is not IDLE:
+                return
+            ready.remove(IDLE)
+        except (IndexError, ValueError):
+            return  # the holder took the item, or another poster has the turn
+        self._pool.schedule(self)
+
+    def _drain(self, worker: Worker) -> None:
+        """Run what is queued now, on worker; what these runs queue waits for the strand's next turn."""
+        ready, step, suspects = self._ready, self._next, self._pool.points.suspects
+        count = len(ready)
+        batch = ready[:count]
+        del ready[:count]
+        if step is not None:
+            self._next = None
+            batch.insert(0, self._next_task)
+        batch.reverse()
+        try:
+            while batch:
+                worker.item = item = batch.pop()  # what was run is let go before the next runs, as asyncio does
+                if isinstance(item, Handle):
+                    if self._marked is not None or not MARKS_STAY:
+                        unmark(self)
+                    run_callback(self, item)
+                elif suspects and (task := task_of(item)) is not None:
+                    worker.before_step(task)
+                    item._run()
+                    worker.after_step()
+                else:
+                    item._run()
+        except BaseException:  # KeyboardInterrupt or SystemExit: nothing of the rest may be lost
+            ready[:0] = batch[::-1]
+            raise
+        finally:  # a traceback that a task keeps may keep this frame
+            item = worker.item = task = None
+            batch.clear()
+            if self._next is not None and self._marked is not self._next_task and MARKS_STAY:
+                self._next = None  # another item took its mark away meanwhile: no fast path (S3)
+                ready.insert(0, self._next_task)
+
+    def _end_turn(self) -> bool:
+        """Give the turn back; True if there is more to run: the caller keeps it and queues the strand again."""
+        ready = self._ready
+        if self._next is not None or ready:
+            return True
+        ready.extend(_IDLE)  # into an empty list: half the memory of an append
+        if len(ready) == 1:
+            return False
+        try:
+            ready.remove(IDLE)
+        except ValueError:
+            return False  # a poster has it
+        return True
+
+    def _ready_again(self, task: Task[Any]) -> None:
+        """task yielded: it goes behind what is queued."""
+        if self._next is None and not self._ready and task._coro.__class__ is CoroutineType and not self._suspects(task):
+            self._next = partial(task._context.run, _send, task._coro, None)
+            self._next_task = task
+        else:
+            self._ready.append(task)
+
+    def _suspects(self, task: Task[Any]) -> bool:
+        """Is task to be looked at before each of its steps? Then it stays off the fast path."""
+        suspects = self._pool.points.suspects
+        return bool(suspects) and task._coro.cr_code in suspects
+
+    def _look_again(self) -> None:
+        self._ready.append(LOOK_AGAIN)
+
+    def _task_done(self, task: Task[Any]) -> None:
+        self._pool.tasks.pop(task, None)
+
+    # What the asyncio face stands on
+
+    @property
+    def _timers(self) -> Timers:  # type: ignore[override]
+        return self._pool.timers
+
+    def _timer_added(self, when: float) -> None:
+        worker = here.worker
+        if worker is None or worker.proc is None:  # a worker looks at the timers itself before it parks
+            self._pool.idle.sleep_no_longer_than(when)
+
+    def _add_reader(self, fd: Any, callback: Any, *args: Any, context: Context | None = None) -> Handle:
+        return self._watch(fd, READ, callback, args, context)
+
+    def _add_writer(self, fd: Any, callback: Any, *args: Any, context: Context | None = None) -> Handle:
+        return self._watch(fd, WRITE, callback, args, context)
+
+    def _remove_reader(self, fd: Any) -> bool:
+        return self._unwatch(fd, READ)
+
+    def _remove_writer(self, fd: Any) -> bool:
+        return self._unwatch(fd, WRITE)
+
+    def _watch(self, fd: Any, kind: int, callback: Any, args: Any, context: Context | None) -> Handle:
+        self._check_closed()
+        handle = ReadyHandle(callback, args, self, context)
+        replaced = self._pool.poller.add(fileno(fd), kind, handle)
+        if replaced is not None:
+            replaced.cancel()
+        return handle
+
+    def _unwatch(self, fd: Any, kind: int) -> bool:
+        if self._closed:
+            return False
+        removed = self._pool.poller.remove(fileno(fd), kind, self)
+        if removed is None:
+            return False
+        removed.cancel()
+        return True
+
+    def _watched(self, fd: int) -> int:
+        return 0 if self._closed else self._pool.poller.watched(fd, self)
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        raise RuntimeError(
+            f"{self!r} gets no signals, the main thread does: add the handler in the main strand, "
+            f"or have it spawn or set a plait.Event here"
+        )
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        raise RuntimeError(f"{self!r} has no signal handlers: they belong to the main strand")
+
+    def _offload(self) -> Any:
+        return self._pool.offload
+
+    @property
+    def _closed(self) -> bool:  # type: ignore[override]
+        return self._pool.closed
+
+    def _check_closed(self) -> None:
+        if self._closed:
+            self._pool.check_open()  # which knows whether it was a fork that closed it
+            raise RuntimeError("Event loop is closed")
+
+    def _runs_elsewhere(self) -> bool:
+        return not self._closed
+
+    def is_running(self) -> bool:
+        return not self._closed
+
+    def _refuse(self, *_args: Any, **_options: Any) -> Any:
+        raise RuntimeError(f"{self!r} is run by plait's workers: only the main strand is run, stopped and closed by hand")
+
+    run_forever = run_until_complete = stop = close = _refuse
+
+
+def fileno(fd: Any) -> int:
+    """The descriptor of an int or of an object with fileno(), as selectors take it."""
+    try:
+        number = fd if isinstance(fd, int) else int(fd.fileno())
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"Invalid file object: {fd!r}") from None
+    if number < 0:
+        raise ValueError(f"Invalid file descriptor: {fd!r}")
+    return number
+
+
+def current_strand() -> Strand:
+    """The strand that the caller runs in; RuntimeError outside plait."""
+    running = _get_running_loop()
+    if isinstance(running, Strand):
+        return running
+    if running is None:
+        raise RuntimeError("no strand is running here: this must be called from inside plait.run() (or plait's event loop)")
+    raise RuntimeError(f"the running loop {running!r} is not plait's: start the program with plait.run()")

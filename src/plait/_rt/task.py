@@ -1,0 +1,697 @@
+"""Task: one coroutine and its result.
+
+Ownership and invariants
+    T1  One stepper: a task is stepped only by the holder of its strand's turn. A task's strand is final. A spawned task has
+        none until the worker that starts it gives it one, and again when it is done and its strand was taken back for
+        the next (worker.py).
+    T2  A task that is pending is exactly one of: running; ready (in its strand's queue, once); waiting
+        (`_waiting_for` is a waiter or a future that will post it once).
+    T3  `_waiting_for`, and `must` and `message` of `_cancel`, change only under T1. `cancel()` from elsewhere counts at
+        once and posts the delivery to the strand. So a cancel can't meet a task between running and waiting: it is
+        delivered after the step has registered what it waits for.
+        A task that is cancelled before it starts has nobody to deliver to: the canceller counts first and looks for the
+        strand after, the starter gives the strand first and looks at the count after, and never runs the coroutine.
+    T4  `_cancel.asked` (how often cancel was asked) changes under `_rarely`.
+    T5  Finishing: value, then state, then every callback is popped from `_on_done` and delivered. Adding: append,
+        then look at the state, and if it is finished pop and deliver. Each callback is popped by one thread, so it is
+        delivered once whoever comes first (list.append and list.pop are atomic on both builds).
+
+`_rarely` is one re-entrant lock for rare changes: re-entrant, since a finaliser may run in the middle of it. No user
+code, wake-up or log call is made under it.
+
+The interface is asyncio.Task's. Two kinds differ in what asyncio is told:
+    Task        what `spawn` makes: the root of a strand of its own. It may be awaited, gathered, shielded, waited for
+                from any strand, so `get_loop()` names the caller's loop. It gets its strand when it starts.
+    LocalTask   what `loop.create_task` makes: it is bound to its strand like any asyncio task, is listed in
+                `asyncio.all_tasks()`, held weakly, and complains if it is collected while pending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.base_futures
+import asyncio.base_tasks
+import asyncio.coroutines
+import gc
+import inspect
+import logging
+import reprlib
+import sys
+import threading
+import traceback
+from asyncio import CancelledError, InvalidStateError
+from asyncio.events import _get_running_loop
+from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
+from types import CoroutineType, GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakSet
+
+from plait._rt.awaiters import awaiter_of, set_of
+from plait._rt.here import here
+from plait._rt.mark import MARKS_STAY, current_tasks, mark, unmark
+from plait._rt.site import Site
+from plait._rt.waiter import Waiter
+from plait.errors import WrongStrand
+
+if TYPE_CHECKING:
+    from plait._rt.strand import Strand
+
+logger = logging.getLogger("plait")
+T = TypeVar("T")
+
+PENDING, RETURNED, RAISED, CANCELLED = range(4)
+
+_stacks: Any = asyncio.base_tasks
+_format_coroutine: Any = asyncio.coroutines._format_coroutine  # type: ignore[attr-defined]
+_format_callbacks: Any = asyncio.base_futures._format_callbacks  # type: ignore[attr-defined]
+_register: Any = asyncio._register_task  # type: ignore[attr-defined]
+_Future = asyncio.Future
+_rarely = threading.RLock()
+_names = 0
+_send: Any = CoroutineType.send  # called unbound: no bound method a step
+
+
+class _Cancel:
+    """What was asked of a task by `cancel`; made at the first one."""
+
+    __slots__ = ("asked", "message", "must")
+
+    def __init__(self) -> None:
+        self.asked = 0  # T4
+        self.must = False  # raise CancelledError at the next step (T3)
+        self.message: Any = None
+
+
+class Join(Waiter):
+    """The wait for a task to finish: `await task`. Cancelling the waiting task cancels the awaited one, as in asyncio."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Task[Any]) -> None:
+        super().__init__()
+        self._task = task
+
+    def _park(self, task: Task[Any]) -> None:
+        if task is self._task:
+            task._strand._ready.append(_Raise(task, RuntimeError(f"Task cannot await on itself: {task!r}")))
+        else:
+            super()._park(task)
+
+    def _enrol(self) -> None:
+        self._task._add_callback(self)
+
+    def _abandon(self) -> bool:
+        return False  # only the task's end resolves it
+
+    def cancel(self, msg: str | None = None) -> bool:
+        return self._task.cancel(msg)
+
+    def _deliver(self, _task: Task[Any]) -> None:
+        self._fire()
+
+    def _awaiter(self) -> Any:
+        return self._sleeper if isinstance(self._sleeper, Task) else awaiter_of(self._sleeper._call)
+
+
+class DoneCallback:
+    """A function to call with the finished task, in the strand that registered it."""
+
+    __slots__ = ("call", "context", "strand")
+
+    def __init__(self, call: Callable[[Any], object], context: Context | None, strand: Any) -> None:
+        self.call, self.context, self.strand = call, context, strand
+
+    def _deliver(self, task: Task[Any]) -> None:
+        strand: Any = task._strand if self.strand is None else self.strand
+        try:
+            strand.call_soon_threadsafe(self.call, task, context=self.context)
+        except RuntimeError as error:  # its loop is closed: nobody is left to tell but the task's own strand
+            message = f"{task!r} is done, but the loop that its callback {self.call!r} belongs to takes no more calls"
+            logger.error(message, exc_info=error)
+
+    def _awaiter(self) -> Any:
+        return awaiter_of(self.call)
+
+
+class _Unretrieved:
+    """Held by a task that raised until somebody looks; if that never happens its end logs the exception."""
+
+    __slots__ = ("context", "coro", "exception", "label", "strand")
+
+    def __init__(self, task: Task[Any], exception: BaseException) -> None:
+        self.exception: BaseException | None = exception
+        task.get_name()  # so that the label has it
+        self.label, self.coro, self.strand, self.context = task._label, task._coro, task._strand, task._context
+
+    def get_context(self) -> Context:
+        """asyncio calls the exception handler in the context of what the report is about."""
+        return self.context
+
+    def __repr__(self) -> str:
+        name, site = self.label if isinstance(self.label, tuple) else (self.label, None)
+        spawned = f" spawned at {site}" if site else ""
+        return f"<Task finished name={name!r} coro=<{_format_coroutine(self.coro)}> exception={self.exception!r}{spawned}>"
+
+    def __del__(self) -> None:
+        if self.exception is None:
+            return
+        site = self.label[1] if isinstance(self.label, tuple) else None
+        message = "Task exception was never retrieved" + (f" (spawned at {site})" if site else "")
+        self.strand.call_exception_handler({"message": message, "exception": self.exception, "future": self})
+
+
+class _Raise:
+    """Queued to resume a task with an exception."""
+
+    __slots__ = ("exception", "task")
+
+    def __init__(self, task: Task[Any], exception: BaseException) -> None:
+        self.task, self.exception = task, exception
+
+    def _run(self) -> None:
+        self.task._run(self.exception)
+
+
+class _Cancellation:
+    """A cancel on its way to the task's strand."""
+
+    __slots__ = ("message", "task")
+
+    def __init__(self, task: Task[Any], message: Any) -> None:
+        self.task, self.message = task, message
+
+    def _run(self) -> None:
+        self.task._deliver_cancel(self.message)
+
+
+class Task(Generic[T]):
+    """A coroutine in a strand of its own, made by `plait.spawn` or `plait.TaskGroup.create_task`.
+
+    Every method may be called from any strand and any thread, and none of them blocks. `await task` is a checkpoint;
+    cancelling the awaiting task cancels this one, as with asyncio (use `asyncio.shield` against it).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cancel",
+        "_context",
+        "_coro",
+        "_label",
+        "_on_done",
+        "_state",
+        "_strand",
+        "_value",
+        "_waiting_for",
+    )
+
+    _next = None  # a task that has not started stands in a run queue itself, with no fast path
+    _asyncio_future_blocking = False  # so that asyncio takes it for a future; `__await__` yields a Join in its stead
+    _log_destroy_pending = True
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # type: ignore[assignment]
+    __class__: Any = asyncio.Task  # for isinstance(task, asyncio.Task); so no super() in here, which would mean that
+
+    def __init__(self, coro: Any, strand: Any, label: Any, context: Context) -> None:
+        self._coro = coro
+        self._strand = strand
+        self._context = context
+        self._label = label  # a name, a Site, both in a tuple, or None
+        self._state = PENDING
+        self._cancel: _Cancel | None = None
+        self._value: Any = None
+        self._waiting_for: Any = None
+        self._on_done: list[Any] | None = None
+
+    # Stepping: only the holder of the strand's turn comes here (T1)
+
+    def _run(self, exception: BaseException | None = None) -> None:
+        """Make one step."""
+        strand = self._strand
+        if strand._marked is not self:
+            if MARKS_STAY:  # mark(), without the price of a call
+                current_tasks[strand] = strand._marked = self
+            else:
+                mark(strand, self)
+        self._waiting_for = None
+        coro = self._coro
+        if self._cancel is not None and exception is None:
+            exception = self._due_cancel(coro)
+        try:
+            if exception is not None:
+                yielded = self._context.run(coro.throw, exception)
+            elif coro.__class__ is CoroutineType:
+                yielded = self._context.run(_send, coro, None)
+            else:
+                yielded = self._context.run(coro.send, None)
+        except BaseException as raised:
+            self._stopped(raised)
+            self = exception = None  # type: ignore[assignment]  # its traceback's frames know this one: no cycle
+        else:
+            if yielded is None:
+                strand._ready_again(self)
+            else:
+                self._suspend(yielded)
+
+    def _first_step(self) -> Any:
+        """The first step of a task that was cancelled before it, or whose coroutine is not the interpreter's own."""
+        coro, cancel = self._coro, self._cancel
+        if cancel is None or not cancel.asked:
+            return self._context.run(coro.send, None)
+        cancel.must = False
+        return self._context.run(coro.throw, _cancelled_error(cancel.message))
+
+    def _wake(self, _waiter: Waiter) -> None:
+        self._run()
+
+    def _wakeup(self, _future: Any) -> None:
+        """The callback given to futures. `call_soon` knows it and queues the task; a future that calls it itself, perhaps in
+        our context, or on another thread, does the same here."""
+        self._strand._post(self)
+
+    def _suspend(self, yielded: Any) -> None:
+        """Register with what the coroutine waits for, now that it is suspended."""
+        if yielded.__class__ is _Future and yielded._asyncio_future_blocking and yielded.get_loop() is self._strand:
+            yielded._asyncio_future_blocking = False  # the common case, without the questions below
+            yielded.add_done_callback(self._wakeup, context=self._context)
+            self._waiting_for = yielded
+        elif isinstance(yielded, Waiter):
+            self._waiting_for = yielded
+            yielded._park(self)
+        else:
+            try:
+                self._suspend_on(yielded)
+            except Exception as problem:  # foreign code: its faults are the task's
+                self._strand._ready.append(_Raise(self, problem))
+                return
+        cancel = self._cancel
+        if cancel is not None and cancel.must:  # it cancelled itself in this step
+            cancel.must = False
+            self._deliver_cancel(cancel.message)
+
+    def _suspend_on(self, yielded: Any) -> None:
+        """The same for something that may be a future, of asyncio's or of somebody else's."""
+        blocking = getattr(yielded, "_asyncio_future_blocking", None)
+        problem = self._problem(yielded, blocking)
+        if problem is not None:
+            raise problem
+        yielded._asyncio_future_blocking = False
+        yielded.add_done_callback(self._wakeup, context=self._context)
+        self._waiting_for = yielded
+
+    def _problem(self, yielded: Any, blocking: bool | None) -> Exception | None:
+        """Why what was yielded can't be waited for, if so."""
+        if blocking:
+            if yielded is self:
+                return RuntimeError(f"Task cannot await on itself: {self!r}")
+            loop = asyncio.futures._get_loop(yielded)  # type: ignore[attr-defined]
+            if loop is not self._strand:
+                return WrongStrand(
+                    f"Task {self!r} got Future {yielded!r} attached to a different loop: a future belongs to one strand. "
+                    "Await it where it lives, `await strand.call(coro)`, or use a plait.Task, plait.Event or channel, "
+                    "which any strand may await."
+                )
+            return None
+        if blocking is not None:
+            return RuntimeError(f"yield was used instead of yield from in task {self!r} with {yielded!r}")
+        if inspect.isgenerator(yielded):
+            return RuntimeError(f"yield was used instead of yield from for generator in task {self!r} with {yielded!r}")
+        return RuntimeError(f"Task got bad yield: {yielded!r}")
+
+    def _stopped(self, raised: BaseException) -> None:
+        """The coroutine ended by raised (StopIteration when it returned)."""
+        cancel, strand = self._cancel, self._strand
+        if raised.__traceback__ is not None:  # the frame of ours that caught it tells nobody anything, and makes a cycle
+            raised.__traceback__ = raised.__traceback__.tb_next
+        if isinstance(raised, StopIteration):
+            if cancel is not None and cancel.must:  # cancelled itself in its last step
+                cancel.must = False
+                self._finish(CANCELLED, _cancelled_error(cancel.message))
+            else:
+                self._finish(RETURNED, raised.value)
+        elif isinstance(raised, CancelledError):
+            self._finish(CANCELLED, raised)
+        else:
+            self._finish(RAISED, (raised, _Unretrieved(self, raised), raised.__traceback__))
+            if isinstance(raised, KeyboardInterrupt | SystemExit):
+                self._log_traceback = False  # it comes out of run()
+                if strand._pool.stop_main(raised):
+                    raise raised
+
+    def _finish(self, state: int, value: Any) -> None:
+        strand = self._strand
+        if strand._marked is self:
+            unmark(strand)
+        self._value = value
+        self._state = state
+        if self._on_done:
+            self._deliver_callbacks()
+        strand._task_done(self)
+
+    # Cancelling
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Ask the task to stop: CancelledError is raised in it where it waits. False if it is finished already.
+
+        From the task's own strand it takes effect at once, from elsewhere when the strand gets to it.
+        """
+        if self._state != PENDING:
+            self._log_traceback = False  # as asyncio: who cancels it has given up on its exception
+            return False
+        with _rarely:
+            cancel = self._cancel
+            if cancel is None:
+                cancel = self._cancel = _Cancel()
+                cancel.message = msg  # for a task that has not started; delivery sets it for others
+            cancel.asked += 1
+        strand = self._strand
+        if strand is None:
+            return True  # not started: the starter will look (T3)
+        running = _get_running_loop()
+        if running is strand or (running is None and strand._stopped_here()):
+            self._deliver_cancel(msg)
+        else:
+            strand._post(_Cancellation(self, msg))
+        return True
+
+    def _deliver_cancel(self, msg: Any) -> None:
+        cancel = self._cancel
+        if self._state != PENDING or cancel is None:
+            return
+        waiting_for = self._waiting_for
+        if waiting_for is None:  # running or ready
+            self._strand._look_again()
+        elif isinstance(waiting_for, Waiter) and waiting_for._abandon():
+            self._waiting_for = None
+            self._strand._ready.append(self)
+        elif waiting_for.cancel(msg=msg):
+            return  # its end resumes us
+        cancel.must = True
+        cancel.message = msg
+
+    def _due_cancel(self, coro: Any) -> CancelledError | None:
+        """The cancel to resume with, if there is one; one that is still on its way counts before the first step."""
+        cancel = self._cancel
+        assert cancel is not None
+        if not cancel.must and not (cancel.asked and _never_ran(coro)):
+            return None
+        cancel.must = False
+        return _cancelled_error(cancel.message)
+
+    def cancelling(self) -> int:
+        """How many cancel requests have not been taken back by `uncancel`."""
+        return 0 if self._cancel is None else self._cancel.asked
+
+    def uncancel(self) -> int:
+        """Take one cancel request back; returns how many are left."""
+        cancel = self._cancel
+        if cancel is None:
+            return 0
+        with _rarely:
+            if cancel.asked > 0:
+                cancel.asked -= 1
+                if cancel.asked == 0:
+                    cancel.must = False
+            return cancel.asked
+
+    # The result
+
+    def done(self) -> bool:
+        """Has it returned, raised or been cancelled?"""
+        return self._state != PENDING
+
+    def cancelled(self) -> bool:
+        """Did it end by a cancel?"""
+        return self._state == CANCELLED
+
+    def result(self) -> T:
+        """What it returned; raises what it raised, or CancelledError, or InvalidStateError while it is not done."""
+        if self._state == RETURNED:
+            return self._value  # type: ignore[no-any-return]
+        exception = self.exception()
+        if exception is None:  # it returned between the two looks
+            return self._value  # type: ignore[no-any-return]
+        try:
+            raise exception.with_traceback(self._value[2])
+        finally:
+            self = exception = None  # type: ignore[assignment]  # no cycle through this frame
+
+    def exception(self) -> BaseException | None:
+        """What it raised, or None; raises CancelledError if it was cancelled, InvalidStateError while it is not done."""
+        state = self._state
+        if state == RETURNED:
+            return None
+        if state == PENDING:
+            raise InvalidStateError("Result is not set.")
+        if state == CANCELLED:
+            raise self._make_cancelled_error()
+        exception, unretrieved, _ = self._value
+        unretrieved.exception = None
+        return exception  # type: ignore[no-any-return]
+
+    def set_result(self, result: Any) -> None:
+        """As asyncio.Task: refused."""
+        raise RuntimeError("Task does not support set_result operation")
+
+    def set_exception(self, exception: Any) -> None:
+        """As asyncio.Task: refused."""
+        raise RuntimeError("Task does not support set_exception operation")
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._state == PENDING:
+            yield from Join(self)
+        try:
+            return self.result()
+        finally:
+            self = None  # type: ignore[assignment]  # the traceback of what it raised has this frame: no cycle
+
+    __iter__ = __await__
+
+    # Callbacks (T5)
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        """Call fn(task) when it is done, in the strand that is calling now (the task's own if none is)."""
+        context = copy_context() if context is None else context
+        self._add_callback(DoneCallback(fn, context, _get_running_loop()))
+
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        """Forget fn; returns how often it was registered."""
+        removed = 0
+        for callback in list(self._on_done or ()):
+            if isinstance(callback, DoneCallback) and callback.call == fn:
+                try:
+                    self._on_done.remove(callback)  # type: ignore[union-attr]
+                    removed += 1
+                except ValueError:  # just delivered
+                    continue
+        return removed
+
+    def _add_callback(self, callback: Any) -> None:
+        callbacks = self._on_done
+        if callbacks is None:
+            with _rarely:
+                callbacks = self._on_done
+                if callbacks is None:
+                    callbacks = self._on_done = []
+        callbacks.append(callback)
+        if self._state != PENDING:
+            self._deliver_callbacks()
+
+    def _deliver_callbacks(self) -> None:
+        callbacks = self._on_done
+        while callbacks:
+            try:
+                callback = callbacks.pop(0)
+            except IndexError:  # another thread took it
+                return
+            callback._deliver(self)
+
+    # What it is
+
+    @property
+    def spawn_site(self) -> str | None:
+        """The place that spawned it, "file:line in function"."""
+        label = self._label[1] if isinstance(self._label, tuple) else self._label
+        return str(label) if isinstance(label, Site) else None
+
+    def get_loop(self) -> Any:
+        """The loop in which it may be awaited: the running one, since it may be awaited in any."""
+        return _get_running_loop() or self._strand or here.main
+
+    def get_name(self) -> str:
+        """Its name, "Task-N" unless it was given one."""
+        label = self._label
+        if label is None or isinstance(label, Site):
+            global _names
+            with _rarely:
+                if self._label is label:
+                    _names += 1
+                    self.set_name(f"Task-{_names}")
+                label = self._label
+        return label[0] if isinstance(label, tuple) else label  # type: ignore[no-any-return]
+
+    def set_name(self, value: object) -> None:
+        """Give it another name."""
+        label = self._label[1] if isinstance(self._label, tuple) else self._label
+        self._label = (str(value), label) if isinstance(label, Site) else str(value)
+
+    def get_coro(self) -> Any:
+        """The coroutine."""
+        return self._coro
+
+    def get_context(self) -> Context:
+        """The context that it runs in."""
+        return self._context
+
+    def get_stack(self, *, limit: int | None = None) -> list[Any]:
+        """The frames of the suspended coroutine, or of its exception's traceback, as asyncio.Task.get_stack."""
+        return _stacks._task_get_stack(self, limit)  # type: ignore[no-any-return]
+
+    def print_stack(self, *, limit: int | None = None, file: Any = None) -> None:
+        """Print them."""
+        _stacks._task_print_stack(self, limit, file)
+
+    @property
+    def _exception(self) -> BaseException | None:  # asyncio's stack printer reads it
+        return self._value[0] if self._state == RAISED else None
+
+    def _make_cancelled_error(self) -> CancelledError:  # asyncio.gather asks for it, up to 3.11 for the message
+        error: CancelledError = self._value
+        self._value = CancelledError(*error.args)  # the first to ask gets the one that was raised, as in asyncio
+        return error
+
+    @property
+    def _log_traceback(self) -> bool:  # and asyncio's shield
+        return self._state == RAISED and self._value[1].exception is not None
+
+    @_log_traceback.setter
+    def _log_traceback(self, value: bool) -> None:
+        if value:
+            raise ValueError("_log_traceback can only be set to False")
+        if self._state == RAISED:
+            self._value[1].exception = None
+
+    @property
+    def _cancel_message(self) -> Any:
+        return None if self._cancel is None else self._cancel.message
+
+    @_cancel_message.setter
+    def _cancel_message(self, message: Any) -> None:
+        if self._cancel is not None:
+            self._cancel.message = message
+
+    @property
+    def _asyncio_awaited_by(self) -> frozenset[Any] | None:  # asyncio's call graph
+        return set_of(each._awaiter() for each in list(self._on_done or ()))
+
+    @property
+    def _must_cancel(self) -> bool:  # and this
+        return self._cancel is not None and self._cancel.must
+
+    @property
+    def _callbacks(self) -> list[tuple[Any, Any]] | None:  # anyio looks in it for the one that run_until_complete adds
+        callbacks = [(each.call, each.context) for each in list(self._on_done or ()) if isinstance(each, DoneCallback)]
+        return callbacks or None
+
+    @property
+    def _fut_waiter(self) -> Any:  # anyio reads it to tell whether a cancel can be delivered
+        return self._waiting_for
+
+    @property
+    def _loop(self) -> Any:  # asyncio.TaskGroup and others read it
+        return self.get_loop()
+
+    def __repr__(self) -> str:
+        """As asyncio's tasks print themselves, with the spawn site."""
+        state = "pending" if self._state == PENDING else "cancelled" if self._state == CANCELLED else "finished"
+        if state == "pending" and self.cancelling():
+            state = "cancelling"
+        parts = [state, f"name={self.get_name()!r}", f"coro=<{_format_coroutine(self._coro)}>"]
+        if self._waiting_for is not None:
+            parts.append(f"wait_for={self._waiting_for!r}")
+        if self._state == RAISED:
+            parts.append(f"exception={self._value[0]!r}")
+        elif self._state == RETURNED:
+            parts.append(f"result={reprlib.repr(self._value)}")
+        callbacks = self._callbacks
+        if callbacks:
+            parts.append(_format_callbacks(callbacks))
+        if self.spawn_site is not None:
+            parts.append(f"spawned at {self.spawn_site}")
+        elif traced := getattr(self, "_source_traceback", None):
+            parts.append(f"created at {traced[-1].filename}:{traced[-1].lineno}")
+        return f"<Task {' '.join(parts)}>"
+
+
+class LocalTask(Task[T]):
+    """A task that shares its strand with others: what `asyncio.create_task` makes in a strand."""
+
+    __slots__ = ("_log_destroy_pending", "_source_traceback")
+
+    def __init__(self, coro: Any, strand: Strand, name: Any, context: Context | None, traced: bool) -> None:
+        context = copy_context() if context is None else context
+        Task.__init__(self, coro, strand, name if name is None else str(name), context)
+        self._log_destroy_pending = True
+        self._source_traceback = traceback.extract_stack(sys._getframe(2)) if traced else None
+        _register(self)
+
+    def get_loop(self) -> Any:
+        """Its strand."""
+        return self._strand
+
+    def __del__(self) -> None:
+        if self._state == PENDING and self._log_destroy_pending:
+            context = {"task": self, "message": "Task was destroyed but it is pending!"}
+            if self._source_traceback:
+                context["source_traceback"] = self._source_traceback
+            self._strand.call_exception_handler(context)
+
+
+# asyncio's registry of tasks that aren't its own: a WeakSet, called `_all_tasks` before 3.12; from 3.14 on it has no name,
+# but the C module refers to it.
+_registry: Any
+if sys.version_info < (3, 14):
+    _registry = getattr(asyncio.tasks, "_scheduled_tasks", None)
+    if _registry is None:
+        _registry = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
+else:
+    _registry = next(each for each in gc.get_referents(sys.modules["_asyncio"]) if isinstance(each, WeakSet))
+
+
+def task_of(item: Any) -> Task[Any] | None:
+    """The task that a queue item makes a step of, or cancels; None for a callback, and what else stands in queues."""
+    if isinstance(item, Task):
+        return item
+    found = getattr(item, "_sleeper", None) if isinstance(item, Waiter) else getattr(item, "task", None)
+    return found if isinstance(found, Task) else None
+
+
+def registered_tasks() -> list[Any]:
+    """What asyncio lists as tasks, of all loops: local tasks, and up to 3.13 C Tasks as well."""
+    while True:
+        try:
+            return list(_registry)
+        except RuntimeError:  # changed while it was copied, as asyncio.all_tasks() knows too
+            continue
+
+
+def _cancelled_error(message: Any) -> CancelledError:
+    return CancelledError() if message is None else CancelledError(message)
+
+
+def _never_ran(coro: Any) -> bool:
+    return coro.__class__ is CoroutineType and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
+
+
+def renew_lock() -> None:
+    """After a fork: another thread of the parent's may have held it."""
+    global _rarely
+    _rarely = threading.RLock()
+
+
+def check_coroutine(coro: Any) -> None:
+    """Refuse anything else, saying what to do."""
+    if coro.__class__ is CoroutineType or asyncio.iscoroutine(coro):
+        return
+    hint = " (call it: f(), not f)" if inspect.iscoroutinefunction(coro) else ""
+    raise TypeError(f"a coroutine was expected, got {coro!r}{hint}")

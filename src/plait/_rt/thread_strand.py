@@ -1,0 +1,474 @@
+"""ThreadStrand: a strand that stays on one thread and polls for itself: the main strand, and pinned ones.
+
+Ownership
+    `_ready` is a deque here: any thread appends (and rings if the strand sleeps), the strand's thread takes out.
+    `_parked` is set by the strand's thread before it rescans and sleeps, and cleared by it, or by whoever rings.
+    Everything else: the strand's thread.
+    No lock anywhere: a signal handler may post in the middle of anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+import warnings
+from asyncio import Handle
+from asyncio.events import _get_running_loop, _set_running_loop
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from plait._rt import asyncgens, base
+from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
+from plait._rt.here import here
+from plait._rt.loop import _EventLoop, logger, note_slow, run_callback
+from plait._rt.mark import MARKS_STAY, unmark
+from plait._rt.poller import Poller
+from plait._rt.processor import BATCH
+from plait._rt.strand import Strand, fileno
+from plait._rt.task import LocalTask, Task, registered_tasks
+from plait._rt.timers import Timers
+from plait._rt.vitals import Vitals
+from plait._rt.watch import Watch, follow
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+    from plait._rt.pool import Pool
+
+SHUTDOWN_SECONDS = 5.0  # how long shutdown waits for a task that is stuck in a step before it is named and left
+
+
+class ThreadStrand(Strand):
+    """A strand bound to one thread."""
+
+    __slots__ = ("_closed", "_own_thread", "_parked", "_poller", "_running", "_stop_with", "_thread_id", "_timers", "vitals")
+
+    _own_thread: threading.Thread | None
+
+    def __new__(cls, *_args: Any, **_options: Any) -> ThreadStrand:
+        return object.__new__(cls)
+
+    def set_up(self, pool: Pool, name: str | None = None) -> ThreadStrand:
+        """Make it whole; `__init__` is no place for it, as `plait.Strand(pinned=True)` would call that again."""
+        self._pool = pool
+        self._next = self._marked = None
+        self._ready = deque()  # type: ignore[assignment]
+        self._closed = self._parked = False  # type: ignore[misc]
+        self._poller = Poller(pool.options.selector)
+        self._timers = Timers()  # type: ignore[misc]
+        self._thread_id = None
+        self._own_thread = None
+        self._running: Any = None  # what the monitor reads: the item that runs
+        self.vitals = Vitals()
+        self._stop_with: BaseException | None = None
+        if name is not None:
+            self.__dict__["_name"] = name
+        if here.main is None or not here.main.is_running():
+            here.main = self
+        return self
+
+    # Running
+
+    def run_forever(self) -> None:
+        self._check_closed()
+        self._check_running()
+        pool = self._pool
+        if pool.options.watch_main:
+            pool.watch()
+        self._set_coroutine_origin_tracking(self._debug)
+        hooks = sys.get_asyncgen_hooks()
+        self._thread_id = threading.get_ident()
+        self.vitals.begin()
+        here.main = self
+        if pool.watched:
+            pool.monitor.wake()
+        wakeup_fd = self._have_signals_end_polls()
+        try:
+            sys.set_asyncgen_hooks(*asyncgens.hooks)
+            _set_running_loop(self)
+            self._run_until_stopped()
+        except BaseException as raised:
+            if self._stop_with is raised:  # it came out of a step before we looked
+                self._stop_with = None
+            raise
+        finally:
+            if wakeup_fd is not None and not self._signal_handlers:
+                signal.set_wakeup_fd(wakeup_fd)
+            self.vitals.end()
+            self._stopping = False  # type: ignore[misc]
+            self._thread_id = None
+            if self._marked is not None or not MARKS_STAY:
+                unmark(self)
+            self._running = None
+            _set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _run_until_stopped(self) -> None:
+        ready = self._ready
+        turns = BATCH
+        while True:
+            if turns >= BATCH or not ready:
+                self._look()
+                turns = 0
+            count = len(ready)
+            turns += count
+            if self._debug:
+                self._run_slowly(count)
+            else:
+                self._run_batch(count)
+            if self._stop_with is not None:
+                stop, self._stop_with = self._stop_with, None
+                raise stop
+            if self._stopping:
+                break
+
+    def _run_once(self) -> None:
+        """One iteration of asyncio's loop, for those who run it by hand."""
+        running = _get_running_loop()
+        _set_running_loop(self)  # from 3.14 on nobody else can be unmarked
+        try:
+            self._look()
+            (self._run_slowly if self._debug else self._run_batch)(len(self._ready))
+        finally:
+            self._running = None
+            if self._marked is not None or not MARKS_STAY:
+                unmark(self)
+            _set_running_loop(running)
+
+    def _run_batch(self, count: int) -> None:
+        """Run the count oldest items, as asyncio's loop does in one iteration."""
+        popleft = self._ready.popleft  # type: ignore[attr-defined]
+        for _ in range(count):
+            self._running = item = popleft()
+            if type(item) is LocalTask or not isinstance(item, Handle):
+                item._run()
+            elif not item._cancelled:  # type: ignore[attr-defined]
+                if self._marked is not None or not MARKS_STAY:
+                    unmark(self)
+                item._run()  # type: ignore[attr-defined]
+        item = None  # a traceback may know this frame: nothing is kept by it
+
+    def _run_slowly(self, count: int) -> None:
+        """The same in debug mode: slow callbacks and steps are logged."""
+        for _ in range(count):
+            self._running = item = self._ready.popleft()  # type: ignore[attr-defined]
+            if isinstance(item, Handle):
+                if self._marked is not None or not MARKS_STAY:
+                    unmark(self)
+                run_callback(self, item)
+            else:
+                started = time.monotonic()
+                item._run()
+                note_slow(self, item, time.monotonic() - started)
+            self._running = item = None  # whatever it holds ends here, and complains here
+
+    def _look(self) -> None:
+        """Fetch what the poller and the timers have; sleep if there is nothing to run."""
+        ready, timers, pool = self._ready, self._timers, self._pool
+        self._running = None
+        if self._marked is not None or not MARKS_STAY:
+            unmark(self)
+        if ready or self._stopping:
+            breathe(pool)
+            if len(self._poller):
+                ready.extend(self._poller.poll(0.0))
+        else:
+            self._parked = True
+            timeout: float | None = 0.0
+            now = time.monotonic()
+            if not ready:  # looked again after the announcement
+                deadline = timers.deadline(now)
+                timeout = None if deadline is None else max(0.0, deadline - now)
+            ready.extend(self._poller.poll(timeout))
+            self._parked = False
+            polled(pool, now)
+            if pool.watched:
+                pool.monitor.wake()
+        if timers._heap or timers._incoming:
+            ready.extend(timers.due(time.monotonic() + self._clock_resolution))
+
+    def stop(self) -> None:
+        self._stopping = True  # type: ignore[misc]
+
+    def raise_soon(self, stop: BaseException) -> None:
+        """Raise stop out of run_forever at the next place where nothing is half done; from any thread."""
+        self._stop_with = stop
+        self._ready.append(_NOTHING)
+        self._ring()
+
+    run_until_complete = _EventLoop.run_until_complete
+
+    # Scheduling
+
+    def _post(self, item: Any) -> None:
+        self._ready.append(item)
+        if self._parked:
+            self._ring()
+
+    def _ring(self) -> None:
+        self._parked = False
+        if self._closed:
+            return
+        self._poller.wake()
+        worker = here.worker
+        processor = None if worker is None else worker.proc
+        if processor is not None and processor.queue and GIL_BUILD():
+            BREATH.queue(processor.queue)
+
+    def _write_to_self(self) -> None:  # asyncio's signal handling calls it
+        self._ring()
+
+    def _ready_again(self, task: Task[Any]) -> None:
+        self._ready.append(task)
+
+    def _look_again(self) -> None:
+        pass
+
+    def _timer_added(self, when: float) -> None:
+        if self._parked:  # added from another thread
+            self._ring()
+
+    # Readers and writers
+
+    def _watch(self, fd: Any, kind: int, callback: Any, args: Any, context: Context | None) -> Handle:
+        self._check_closed()
+        handle = Handle(callback, args, self, context)
+        replaced = self._poller.add(fileno(fd), kind, handle)
+        if replaced is not None:
+            replaced.cancel()
+        return handle
+
+    def _unwatch(self, fd: Any, kind: int) -> bool:
+        if self._closed:
+            return False
+        removed = self._poller.remove(fileno(fd), kind)
+        if removed is None:
+            return False
+        removed.cancel()
+        return True
+
+    def _watched(self, fd: int) -> int:
+        return self._poller.watched(fd)
+
+    # Signals
+
+    def _have_signals_end_polls(self) -> int | None:
+        """A signal that arrives just before the poll sleeps would not end it, so the C handler writes to our pipe. Returns what
+        it wrote to before, None on a thread that gets no signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        if self._csock is None:
+            self._make_self_pipe()
+        return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        if self._csock is None:
+            self._make_self_pipe()
+        _EventLoop.add_signal_handler(self, sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        removed: bool = _EventLoop.remove_signal_handler(self, sig)
+        if removed and self.is_running():  # asyncio has taken the pipe away with the last handler
+            self._have_signals_end_polls()
+        return removed
+
+    # State
+
+    def is_running(self) -> bool:
+        return self._thread_id is not None
+
+    def _runs_elsewhere(self) -> bool:
+        return self._thread_id is not None and self._thread_id != threading.get_ident()
+
+    def _stopped_here(self) -> bool:
+        return self._thread_id is None and here.main is self
+
+    # The end
+
+    async def shutdown_asyncgens(self) -> None:
+        """Cancel what runs in the pool's strands and wait for it, then close the async generators of all strands."""
+        self._asyncgens_shutdown_called = True  # type: ignore[misc]
+        pool = self._pool
+        stuck = await _cancel_pool(pool) if pool.main is self else set()
+        closing = [
+            strand._spawn(_aclose(generator), None, None, sys._getframe()) if strand is not self else _aclose(generator)
+            for generator, strand in asyncgens.of_pool(pool)
+            if not strand._closed and strand not in stuck
+        ]
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(result, tuple):
+                generator, error = result
+                self.call_exception_handler(
+                    {
+                        "message": f"an error occurred during closing of asynchronous generator {generator!r}",
+                        "exception": error,
+                        "asyncgen": generator,
+                    }
+                )
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        self._executor_shutdown_called = True  # type: ignore[misc]
+        pool = self._pool
+        if self._default_executor is not None:
+            await super().shutdown_default_executor(*(() if timeout is None else (timeout,)))
+        if pool.main is self and pool._offload is not None:
+            helper = threading.Thread(target=pool._offload.shutdown, name="plait-shutdown", daemon=True)
+            helper.start()
+            while helper.is_alive() and (timeout is None or timeout > 0):
+                await asyncio.sleep(0.005)
+                timeout = None if timeout is None else timeout - 0.005
+
+    def close(self) -> None:
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self._closed:
+            return
+        if self._pool.main is self:
+            stuck = self._pool.close()
+            if stuck:
+                self._pool.monitor.name_stuck(stuck)
+        if not base.system.sys.is_finalizing():
+            for sig in list(self._signal_handlers):
+                self.remove_signal_handler(sig)
+        elif self._signal_handlers:
+            text = f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal handlers removal"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+            self._signal_handlers.clear()
+        if self._csock is not None:
+            self._close_self_pipe()
+        self._closed = True  # type: ignore[misc]
+        self._ready.clear()
+        self._executor_shutdown_called = True  # type: ignore[misc]
+        if self._default_executor is not None:
+            self._default_executor.shutdown(wait=False)
+            self._default_executor = None
+        self._poller.close()
+
+    def __del__(self) -> None:
+        if not self.__dict__.get("_pinned") and not getattr(self, "_closed", True):
+            _EventLoop.__del__(self)
+            if not self.is_running():
+                self.close()
+
+    # Pinned strands
+
+    @classmethod
+    def pinned(cls, pool: Pool, name: str | None) -> ThreadStrand:
+        """A strand on a thread of its own, running."""
+        strand = cls().set_up(pool, name)
+        strand.__dict__["_pinned"] = True
+        strand._debug = pool.main._debug  # type: ignore[misc]
+        label = f"plait-pinned-{name or hex(id(strand))}"
+        strand._own_thread = threading.Thread(target=strand._serve_pinned, name=label, daemon=True)
+        strand._thread_id = 0  # running from now on, as far as others can tell
+        pool.pinned.append(strand)
+        strand._own_thread.start()
+        return strand
+
+    def _serve_pinned(self) -> None:
+        self._thread_id = None
+        try:
+            while True:
+                try:
+                    ThreadStrand.run_forever(self)
+                    return
+                except (KeyboardInterrupt, SystemExit) as stop:
+                    self._pool.stop_main(stop)
+        finally:
+            self._pool.pinned.remove(self)
+            self.close()
+
+    def stop_pinned(self) -> bool:
+        """End a pinned strand's thread; False if it is stuck, and is left to end with its step."""
+        self._post(_StopItem(self))
+        assert self._own_thread is not None
+        self._own_thread.join(1.0)
+        return not self._own_thread.is_alive()
+
+
+class _Nothing:
+    def _run(self) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
+
+
+class _StopItem:
+    def __init__(self, strand: ThreadStrand) -> None:
+        self._strand = strand
+
+    def _run(self) -> None:
+        self._strand.stop()
+
+
+async def _aclose(generator: Any) -> Any:
+    try:
+        await generator.aclose()
+    except Exception as error:
+        return generator, error
+    return None
+
+
+async def _cancel_pool(pool: Pool) -> set[Strand]:
+    """Cancel every task of the pool's strands and wait until they are done, or stuck for long; returns the stuck strands."""
+    stuck = _Stuck(pool)
+    cancelled: set[Any] = set()
+    looks = 0
+    while True:
+        pending: list[Any] = [task for task in _tasks_of(pool) if not task.done()]
+        if not pending:
+            looks += 1
+            if pool.is_quiet() or looks > 20:
+                return set()
+            await asyncio.sleep(0.001)  # a task may have been on its way from one queue to another
+            continue
+        looks = 0
+        ours: list[Any] = [task for task in pending if isinstance(task, Task)]
+        for task in pending:
+            if task not in cancelled:
+                cancelled.add(task)
+                if isinstance(task, Task):
+                    task.cancel()
+                else:  # a library's asyncio.Task: it may be touched in its strand only
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+        if len(ours) < len(pending):
+            await asyncio.sleep(0.005)
+        else:
+            await asyncio.wait(ours, timeout=0.25)
+        still = [task for task in pending if not task.done()]
+        strands = stuck.strands()
+        if still and all(_home(task) in strands for task in still):
+            logger.error("shutdown gives up on %d task(s) stuck in a step for %.0f s: %r", len(still), SHUTDOWN_SECONDS, still)
+            return strands
+
+
+class _Stuck:
+    """Which threads have been in one turn since shutdown began to watch them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._watches: dict[Any, Watch] = {}
+
+    def strands(self) -> set[Strand]:
+        """Whose turn has lasted longer than SHUTDOWN_SECONDS."""
+        now = time.monotonic()
+        self._watches = follow(self._watches, self._pool, now)
+        return {watch.strand for watch in self._watches.values() if now - watch.since > SHUTDOWN_SECONDS}
+
+
+def _home(task: Any) -> Any:
+    return task._strand if isinstance(task, Task) else task.get_loop()
+
+
+def _tasks_of(pool: Pool) -> list[Any]:
+    found: list[Any] = [*pool.all_tasks()]
+    for task in registered_tasks():
+        home = _home(task)
+        if isinstance(home, Strand) and home._pool is pool and home is not pool.main:
+            found.append(task)
+    return found

@@ -1,0 +1,62 @@
+"""asyncio's transports, guarded: used off their strand they raise WrongStrand instead of corrupting their buffers.
+
+A guarded class is asyncio's own with a check before each method that changes the transport's state; a transport that
+asyncio made gets it as its class (`guard`), so nothing of how asyncio makes them is repeated here.
+"""
+
+from __future__ import annotations
+
+import asyncio.selector_events
+import asyncio.sslproto
+import functools
+import sys
+from asyncio.events import _get_running_loop
+from typing import Any
+
+from plait._rt.base import PIPES
+from plait.errors import WrongStrand
+
+_METHODS = ("write", "writelines", "write_eof", "sendto", "close", "abort", "pause_reading", "resume_reading")
+
+
+def guard(transport: Any) -> Any:
+    """Have transport refuse to be used off its strand; returns it."""
+    transport.__class__ = _guarded[type(transport)]
+    return transport
+
+
+def _made_of(base: Any) -> type:
+    methods = {name: _checked(name, getattr(base, name)) for name in _METHODS if hasattr(base, name)}
+    return type(base.__name__, (base,), methods)
+
+
+def _checked(name: str, method: Any) -> Any:
+    @functools.wraps(method)
+    def checked(self: Any, *args: Any, **options: Any) -> Any:
+        loop = self._loop
+        if _get_running_loop() is not loop and not _may_be_used(loop):
+            if sys._getframe(1).f_code.co_name == "close" and sys._getframe(2).f_code.co_name == "__del__":
+                return loop.call_soon_threadsafe(method, self)  # StreamWriter's: it runs on whichever thread collects
+            raise WrongStrand(
+                f"transport.{name}() was called off its strand {loop!r}: a transport belongs to the strand that made it. "
+                f"Use `await strand.call(coro)` with a coroutine that does it there."
+            )
+        return method(self, *args, **options)
+
+    return checked
+
+
+def _may_be_used(loop: Any) -> bool:
+    """From outside any loop, where the strand isn't run; and after the connection was lost, with nothing left to corrupt."""
+    return loop is None or (_get_running_loop() is None and not loop._runs_elsewhere())
+
+
+_guarded: dict[type, type] = {
+    base: _made_of(base)
+    for base in (
+        asyncio.selector_events._SelectorSocketTransport,  # type: ignore[attr-defined]
+        asyncio.selector_events._SelectorDatagramTransport,  # type: ignore[attr-defined]
+        *PIPES,
+        asyncio.sslproto._SSLProtocolTransport,
+    )
+}

@@ -1,0 +1,314 @@
+"""Worker: an OS thread that runs strands while it holds a processor, and is a spare while it does not (Go's M).
+
+Ownership
+    `proc` is set by the monitor (hand-off) and by the pool (start), and read by the worker after every turn: when it is
+    not the one it serves, the worker gives back what it holds and becomes a spare.
+    `running` and `batch` are written by the worker at each turn, and read by the monitor: two looks that find the same pair
+    have perhaps met the same turn (the monitor posts its watch to the strand to be sure).
+    `bell` is a lock used as a binary semaphore: whoever took its release out of `parked`, or the worker out of `spares`,
+    releases it, once.
+    `vitals` has what others may ask of the thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from asyncio.events import _get_running_loop, _set_running_loop
+from sys import getrefcount
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+from weakref import getweakrefcount
+
+from plait._rt.asyncgens import hooks
+from plait._rt.breath import GIL_BUILD, breathe
+from plait._rt.here import here
+from plait._rt.mark import MARKS_STAY, mark, unmark
+from plait._rt.points import Point, point_of
+from plait._rt.processor import BATCH
+from plait._rt.task import RETURNED, Task
+from plait._rt.vitals import Vitals
+
+if TYPE_CHECKING:
+    from plait._rt.pool import Pool
+    from plait._rt.processor import Processor
+    from plait._rt.strand import Strand
+
+logger = logging.getLogger("plait")
+
+LOW_PRIORITY = 19  # the nice value of a thread that computes without a processor
+SPARE_SECONDS = 10.0  # how long a thread without work is kept: starting and ending one is dear
+
+
+class _NotWaitedFor(threading.Event):
+    """In place of a thread's `_started`: `Thread.start` waits for that, which is most of what starting a thread takes (0.2 of
+    0.25 ms), and the monitor starts one a blocked task."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return True
+
+
+class Worker:
+    """One thread of the pool."""
+
+    __slots__ = (
+        "batch",
+        "bell",
+        "ended",
+        "gave",
+        "item",
+        "known_since",
+        "own_refs",
+        "point",
+        "pool",
+        "proc",
+        "retired",
+        "running",
+        "starting",
+        "steps",
+        "thread",
+        "unused",
+        "vitals",
+    )
+
+    def __init__(self, pool: Pool, number: int, proc: Processor | None) -> None:
+        self.pool = pool
+        self.proc = proc
+        self.running: Strand | None = None
+        self.starting: Task[Any] | None = None  # a task in its first step: the pool lists it when it outlives that
+        self.item: Any = None  # what it runs of the strand's queue; left as it is on the fast path (`task`)
+        self.point: Point | None = None  # where the task that it runs was resumed, if that was noted (points.py)
+        self.known_since = 0.0  # when the step from a known point began
+        self.gave = 0  # how often it gave its processor away itself
+        self.retired = False  # not to be a spare any more
+        self.batch = 0
+        self.steps = 0
+        self.own_refs = 0
+        self.unused: Strand | None = None  # a strand for the next task that starts
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self.vitals = Vitals()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._main, name=f"plait-worker-{number}", daemon=True)
+        self.thread._started = _NotWaitedFor()  # type: ignore[attr-defined]
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def _main(self) -> None:
+        here.worker = self
+        self.vitals.begin()
+        self.own_refs = self._count_own_refs()
+        sys.set_asyncgen_hooks(*hooks)
+        try:
+            while not self.pool.stopping and (self.proc is not None or self._wait_for_processor()):
+                self._serve()
+        finally:
+            self.vitals.end()
+            self.pool.worker_ended(self)
+            self.ended.set()
+
+    def _wait_for_processor(self) -> bool:
+        """Be a spare; False when it is time to go."""
+        pool = self.pool
+        if self.retired:
+            return False
+        pool.spares.append(self)
+        if pool.stopping or not self.bell.acquire(timeout=SPARE_SECONDS):
+            try:
+                pool.spares.remove(self)
+                return False
+            except ValueError:
+                self.bell.acquire()  # somebody took us meanwhile, and rings
+        return True
+
+    def _serve(self) -> None:
+        """Run strands until the processor is taken away or the pool stops."""
+        proc, pool = self.proc, self.pool
+        if proc is None:
+            return
+        queue, full = proc.queue, True
+        while self.proc is proc and not pool.stopping:
+            self.batch += 1
+            proc.look(full)
+            if queue or proc.steal():
+                if full:
+                    breathe(pool)
+                try:
+                    full = self._run_batch(proc)
+                except (KeyboardInterrupt, SystemExit) as stop:
+                    pool.stop_main(stop)
+                except Exception:
+                    self.point = None
+                    logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
+            elif not self._linger():
+                self._step_out()
+                pool.idle.park(self)
+                pool.monitor.wake()
+                full = False
+        self._step_out()
+        # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
+        pool.idle.notify()
+
+    def _linger(self) -> bool:
+        """Look a little longer before parking: a park and a wake-up cost both sides a system call (Go's spinning Ms).
+
+        Pointless under a GIL, which the one who has work for us may be waiting for.
+        """
+        injector = self.pool.injector
+        return any(injector for _ in _LOOKS)
+
+    def _run_batch(self, proc: Processor) -> bool:
+        """Run a batch of turns; False if the queue ran empty or the processor is gone.
+
+        The hot path of the runtime: a strand of one task that only yields stays within this function, which looks at no
+        more than `_next` and `_ready` of it (strand.py, S3), and not whether the processor was taken away: a hand-off queues
+        LOOK_AGAIN in the strand that it met.
+        """
+        popleft, append, set_loop = proc.queue.popleft, proc.queue.append, _set_running_loop
+        marks_stay, turn = MARKS_STAY, 0
+        for turn in _TURNS:
+            try:
+                strand: Any = popleft()
+            except IndexError:
+                self.steps += turn - 1
+                return False
+            self.running = strand
+            set_loop(strand)
+            step = strand._next
+            if step is not None:
+                if not marks_stay:
+                    mark(strand, strand._next_task)
+                try:
+                    yielded = step()
+                except BaseException as raised:
+                    task, strand._next, strand._next_task, step = strand._next_task, None, None, None
+                    self._after(strand, task._stopped, raised)
+                    task = None  # a traceback may know this frame: no cycle
+                else:
+                    if yielded is None:
+                        if not strand._ready:
+                            append(strand)
+                            continue
+                        strand._next = None
+                        self._after(strand, strand._ready_again, strand._next_task)
+                    else:
+                        strand._next = None
+                        self._after(strand, strand._next_task._suspend, yielded)
+            elif type(strand) is Task:
+                self._start(strand)
+            else:
+                self._after(strand, strand._drain, self)
+            if self.proc is not proc:
+                return False
+        self.steps += turn
+        return True
+
+    def _start(self, task: Task[Any]) -> None:
+        """Make the first step of a spawned task, in a strand that it gets now.
+
+        A task that is done in one step, whose strand nobody has come to know, leaves the strand for the next one to start
+        here: much of what a short task costs is making its strand.
+        """
+        strand, self.unused = self.unused or self.pool.bare_strand(), None
+        self.running, self.starting = strand, task
+        _set_running_loop(strand)
+        mark(strand, task)
+        task._strand = strand
+        if self.pool.points.suspects:
+            self.before_step(task)
+        try:
+            if task._cancel is None and task._coro.__class__ is CoroutineType:
+                yielded = task._context.run(_send, task._coro, None)
+            else:
+                yielded = task._first_step()
+        except StopIteration as stop:
+            if task._cancel is not None:
+                self._after(strand, task._stopped, stop)
+            else:
+                task._finish(RETURNED, stop.value)
+                task._strand = self.pool.main  # for callbacks that are added from now on, from outside any strand
+                if getrefcount(strand) == self.own_refs and not (strand._ready or strand.__dict__ or getweakrefcount(strand)):
+                    self.unused = strand
+                else:
+                    self._end_turn(strand)
+        except BaseException as raised:
+            self._after(strand, task._stopped, raised)
+        else:
+            self.pool.tasks[task] = None
+            if yielded is None:
+                self._after(strand, strand._ready_again, task)
+            else:
+                self._after(strand, task._suspend, yielded)
+        self.starting = task = None  # type: ignore[assignment]  # a traceback may know this frame: no cycle
+        if self.point is not None:
+            self.after_step()
+
+    # Known points (points.py)
+
+    def before_step(self, task: Task[Any]) -> None:
+        """If task is a suspect, note where it is resumed; at a known point give the processor away first."""
+        coro = task._coro
+        pool = self.pool
+        if coro.__class__ is not CoroutineType or coro.cr_code not in pool.points.suspects:
+            return
+        self.point = point = point_of(coro)
+        if not pool.points.is_known(point):
+            return
+        if self.proc is not None and pool.monitor.something_waits(self.proc) and pool.handoff.give(self):
+            self.gave += 1
+            if pool.points.computes(point) and not GIL_BUILD():
+                self.yield_cores()
+        self.known_since = time.monotonic()
+
+    def yield_cores(self) -> None:
+        """The step computes without a processor: let threads that have one go first, on a build where it doesn't keep them
+        waiting for the GIL. Any thread calls it. A nice value that was raised can't be lowered again without privilege, so the
+        thread ends with its step."""
+        self.retired = True
+        self.vitals.lower_priority(LOW_PRIORITY)
+
+    def after_step(self) -> None:
+        """The step of a suspect is over."""
+        point, self.point = self.point, None
+        if self.known_since and point is not None:
+            self.pool.points.took(point, time.monotonic() - self.known_since)
+            self.known_since = 0.0
+
+    def _count_own_refs(self) -> int:
+        """How many references a strand in `_start` has that only the worker knows."""
+        strand = self.running = self.pool.bare_strand()
+        _set_running_loop(strand)
+        count = getrefcount(strand)
+        self._step_out()
+        return count
+
+    def _after(self, strand: Strand, action: Any, *args: Any) -> None:
+        """Do the rest of a turn and end it, whatever happens."""
+        try:
+            action(*args)
+        finally:
+            self._end_turn(strand)
+
+    def _end_turn(self, strand: Strand) -> None:
+        if strand._end_turn():
+            proc = self.proc
+            if proc is not None:
+                proc.queue.append(strand)
+            else:  # handed off meanwhile
+                self.pool.inject(strand)
+
+    def _step_out(self) -> None:
+        self.running = None
+        if not MARKS_STAY:
+            strand = _get_running_loop()
+            if strand is not None:
+                unmark(strand)  # type: ignore[arg-type]
+        _set_running_loop(None)
+
+
+_TURNS = range(1, BATCH + 1)
+_LOOKS = range(0 if getattr(sys, "_is_gil_enabled", lambda: True)() else 300)
+_send: Any = CoroutineType.send

@@ -1,0 +1,1 @@
+"""Who stalled, where, and why: stack capture and the report."""

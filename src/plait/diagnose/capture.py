@@ -1,0 +1,128 @@
+"""Capture the stack of one thread without stopping the others.
+
+On a free-threaded build `sys._current_frames()` stops the world, which can take as long as the longest C call (1.2 s was
+seen on 3.13t): there the thread is sent a signal whose handler, `faulthandler`'s, writes its own stack into a memory file
+(0.2-0.4 ms, and it stops nobody). On a GIL build `sys._current_frames()` is cheap and tells the exact call as well.
+
+A signal is sent under the lock that the thread's exit takes (vitals.py, K1): signalling a finished thread crashes.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+Call = tuple[CodeType, int]  # and the instruction that it is at
+
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+SIGNAL: int = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") and hasattr(faulthandler, "register") else 0
+_LINE = re.compile(rb'  File "(.*)", line (\d+) in (.*)')
+_RECENT = 0.090  # seconds; an answer to a question asked since then is of the same step, which has lasted longer
+_PATIENCE = 0.005  # seconds to wait for an answer: a thread that gets no core, or sleeps deeply (D), gives none
+_lock = threading.Lock()
+_file: int | None = None
+_owing: Any = None  # the vitals of a thread that has not answered yet: what comes next would be taken for another's
+_asked_at = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One call on a stack, innermost first in a list of them."""
+
+    file: str
+    line: int
+    function: str
+    position: tuple[int, int, int, int] | None = None
+    """Where the running call stands in the source: line, end line, column, end column; None where it isn't known."""
+
+
+def stack_of(vitals: Any) -> list[Frame]:
+    """The stack of a thread (given as its vitals), innermost first; empty when it has ended or did not answer."""
+    if not FREE_THREADED or not SIGNAL:  # there is no other way then
+        return frames_of(calls_of(vitals.ident))
+    with _lock:
+        return _from_signal(vitals)
+
+
+def calls_of(ident: int) -> list[Call]:
+    """What thread ident runs, in a few microseconds and without letting go of the GIL (where there is one)."""
+    frame, calls = sys._current_frames().get(ident), []
+    while frame is not None:
+        calls.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return calls
+
+
+def frames_of(calls: list[Call]) -> list[Frame]:
+    """The frames of such calls."""
+    return [_frame_of(code, lasti) for code, lasti in calls]
+
+
+def _frame_of(code: CodeType, lasti: int) -> Frame:
+    place: Any = next(itertools.islice(code.co_positions(), max(lasti, 0) // 2, None), (None,))
+    return Frame(code.co_filename, place[0] or code.co_firstlineno, code.co_name, None if None in place else place)
+
+
+def _from_signal(vitals: Any) -> list[Frame]:
+    global _asked_at, _file, _owing
+    if _file is None:
+        _file = _memory_file()
+        faulthandler.register(SIGNAL, file=_file, all_threads=False, chain=False)
+    if _owing is not None and _owing.alive:
+        late = _answer(_file)
+        if not late:
+            return []
+        if _owing is vitals and time.monotonic() - _asked_at < _RECENT:
+            _owing = None
+            return _frames_in(late)
+    _owing = None
+    os.ftruncate(_file, 0)
+    os.lseek(_file, 0, os.SEEK_SET)
+    with vitals.life:
+        if not vitals.alive:
+            return []
+        _asked_at = time.monotonic()
+        signal.pthread_kill(vitals.ident, SIGNAL)
+    text = _answer(_file)
+    if not text:
+        _owing = vitals
+    return _frames_in(text)
+
+
+def _frames_in(text: bytes) -> list[Frame]:
+    return [Frame(_name(file), int(line), _name(name)) for file, line, name in _LINE.findall(text)]
+
+
+def _memory_file() -> int:
+    """A file for the handler to write to: in memory where the system has such, else a temporary one."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("plait-stacks", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _answer(file: int) -> bytes:
+    """What the handler wrote; b"" if it did not begin in time."""
+    text, size, until = b"", -1, time.monotonic() + _PATIENCE
+    while time.monotonic() < until or text:  # until it stops growing
+        time.sleep(0.0003)
+        text = os.pread(file, 1 << 16, 0)
+        if text and len(text) == size:
+            break
+        size = len(text)
+    return text
+
+
+def _name(text: bytes) -> str:
+    """faulthandler writes what is not ASCII as Python's escapes."""
+    return text.decode("unicode_escape") if b"\\" in text else text.decode(errors="replace")

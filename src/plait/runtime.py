@@ -1,0 +1,267 @@
+"""Start the runtime, and the few verbs that work anywhere in it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import os
+import sys
+import time
+import types
+from asyncio.events import _get_running_loop
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, ParamSpec, TypeVar
+
+from plait._rt.breath import GIL_BUILD
+from plait._rt.cores import usable_cores
+from plait._rt.places import is_librarys, is_plaits
+from plait._rt.poller import selector_names
+from plait._rt.pool import Options, Pool
+from plait._rt.strand import Strand, current_strand
+from plait._rt.task import Task
+from plait._rt.thread_strand import ThreadStrand
+from plait._rt.waiter import Waiter
+from plait.diagnose.report import Reporter, Stall
+from plait.stats import Stats
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def new_event_loop(
+    *,
+    workers: int | None = None,
+    handoff_after: float | None = None,
+    max_threads: int | None = None,
+    on_stall: Callable[[Stall], object] | None = None,
+) -> ThreadStrand:
+    """A main strand for the thread that runs it, as an asyncio event loop.
+
+    For `asyncio.run(main(), loop_factory=plait.new_event_loop)`, `uvicorn --loop plait:new_event_loop`, test plugins. The
+    pool, its monitor and poller start with the first `spawn` (the monitor with the loop's first run, where PLAIT_WATCH_MAIN=1
+    is in the environment, as under `plait run`). Several loops live side by side, each with a pool of its own.
+    The parameters are those of `run`.
+    """
+    options = settings(workers, handoff_after, max_threads, on_stall)
+    main = ThreadStrand()
+    main.set_up(Pool(main, options, Reporter(on_stall)))
+    main._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
+    return main
+
+
+def settings(
+    workers: int | None = None,
+    handoff_after: float | None = None,
+    max_threads: int | None = None,
+    on_stall: Callable[[Stall], object] | None = None,
+) -> Options:
+    """The options of a runtime, from parameters, the environment and defaults; ValueError or TypeError if they are wrong."""
+    cores = 1 if GIL_BUILD() else usable_cores()
+    options = Options(
+        workers=_setting("WORKERS", workers, int, cores, 1),
+        handoff_after=_setting("HANDOFF_AFTER", handoff_after, float, 0.010, 0.0),
+        max_threads=_setting("MAX_THREADS", max_threads, int, 256, 1),
+        monitored=_setting("MONITOR", None, int, 1, 0) != 0,
+        watch_main=_setting("WATCH_MAIN", None, int, 0, 0) != 0,
+        selector=_selector(),
+        on_stall=on_stall,
+    )
+    if options.max_threads < options.workers:
+        raise ValueError(f"max_threads={options.max_threads} is less than workers={options.workers}")
+    return options
+
+
+def _selector() -> str:
+    """PLAIT_SELECTOR in the environment; "" is the system's best."""
+    name, known = os.environ.get("PLAIT_SELECTOR", ""), selector_names()
+    if name and name not in known:
+        raise ValueError(f"PLAIT_SELECTOR={name!r} in the environment: this system has {', '.join(known)}")
+    return name
+
+
+def _setting(name: str, given: Any, kind: type, default: Any, least: Any) -> Any:
+    """A parameter, else PLAIT_<name> in the environment, else default; checked."""
+    origin = name.lower()
+    if given is None and (text := os.environ.get(f"PLAIT_{name}")) is not None:
+        origin = f"PLAIT_{name}"
+        try:
+            given = kind(text)
+        except ValueError:
+            raise ValueError(f"{origin}={text!r} in the environment is no {kind.__name__}") from None
+    if given is None:
+        return default
+    if isinstance(given, bool) or not isinstance(given, int if kind is int else int | float):
+        raise TypeError(f"{origin} takes a {kind.__name__}, got {given!r}")
+    if not given >= least or given == math.inf:
+        raise ValueError(f"{origin}={given!r}: it must be {least} or more, and finite")
+    return given
+
+
+class Runner(asyncio.Runner):  # type: ignore[misc]
+    """As `asyncio.Runner`, with plait's loop: a context manager that keeps one runtime over several `run` calls.
+
+    Ctrl-C cancels the main task and then raises KeyboardInterrupt out of `run`, as in asyncio; a second Ctrl-C raises it at
+    once, in the user's frame if one is running in the main thread, else where nothing is half done: never inside the scheduler.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        handoff_after: float | None = None,
+        max_threads: int | None = None,
+        on_stall: Callable[[Stall], object] | None = None,
+        debug: bool | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
+        if loop_factory is None:
+            loop_factory = functools.partial(
+                new_event_loop, workers=workers, handoff_after=handoff_after, max_threads=max_threads, on_stall=on_stall
+            )
+        super().__init__(debug=debug, loop_factory=loop_factory)
+
+    def _on_sigint(self, signum: int, frame: Any, main_task: Task[Any]) -> None:
+        self._interrupt_count += 1  # type: ignore[attr-defined]
+        loop: Any = self.get_loop()
+        if self._interrupt_count == 1 and not main_task.done():  # type: ignore[attr-defined]
+            # In the handler we may be in the middle of anything: leave a message, cancel when it is read.
+            loop.call_soon_threadsafe(main_task.cancel)
+            return
+        if isinstance(loop, ThreadStrand) and not _in_user_frame(frame):
+            loop.raise_soon(KeyboardInterrupt())
+            return
+        raise KeyboardInterrupt
+
+
+def _in_user_frame(frame: Any) -> bool:
+    """Was the main thread in the user's code, or in what that called, and not in plait's or what plait called?"""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if is_plaits(file):
+            return False
+        if not is_librarys(file):
+            return True
+        frame = frame.f_back
+    return True
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    workers: int | None = None,
+    handoff_after: float | None = None,
+    max_threads: int | None = None,
+    on_stall: Callable[[Stall], object] | None = None,
+    debug: bool | None = None,
+) -> T:
+    """Run main in the main strand, on this thread, and return its result; as `asyncio.run`, with a runtime below it.
+
+    workers: how many strands may run at once; the usable cores on a free-threaded build, 1 on a GIL build (PLAIT_WORKERS).
+    handoff_after: seconds that a step may compute before its processor goes to another worker, 0.010 (PLAIT_HANDOFF_AFTER);
+        a step that blocks loses it after a few milliseconds.
+    max_threads: cap on the pool's threads, 256 (PLAIT_MAX_THREADS). At the cap steps that block make others wait; it says so.
+    on_stall: called with a `plait.Stall` while a step lasts longer than 0.1 s, and when it has ended; on a thread of its own,
+        so it must be thread-safe. Without it, and with it, the logger `plait.stalls` has the report (docs/reports.md).
+    debug: asyncio's debug mode.
+
+    At the end the tasks of all strands are cancelled and waited for, async generators closed, threads joined. A thread that
+    is stuck is named in a `StuckThreads` warning and not waited for beyond a few seconds.
+    """
+    if _get_running_loop() is not None:
+        raise RuntimeError("plait.run() cannot be called from a running event loop")
+    with Runner(
+        workers=workers, handoff_after=handoff_after, max_threads=max_threads, on_stall=on_stall, debug=debug
+    ) as runner:
+        return runner.run(main)
+
+
+def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None) -> Task[T]:
+    """Start coro in a strand of its own, in parallel with the caller; must be called from inside a strand.
+
+    context (the caller's if None) is copied: two strands can't be in one context at a time. The runtime holds the task until
+    it is done. An exception that nobody retrieves is logged with the place of this call. (Go's `go` statement.)
+    """
+    pool = current_strand()._pool
+    task = pool.new_task(coro, name, context, sys._getframe(1))
+    pool.launch(task)
+    return task
+
+
+async def to_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking function on a thread of the runtime's elastic pool, in a copy of the caller's context.
+
+    As `asyncio.to_thread`. A checkpoint; on cancel the function goes on, and its result is dropped.
+    """
+    strand = current_strand()
+    call = functools.partial(copy_context().run, func, *args, **kwargs)
+    return await asyncio.wrap_future(strand._offload().submit(call), loop=strand)  # type: ignore[no-any-return]
+
+
+def stats() -> Stats:
+    """A snapshot of the counters of the runtime that the caller runs in."""
+    return current_strand()._pool.stats()
+
+
+@types.coroutine
+def checkpoint() -> Generator[None, None, None]:
+    """`await plait.checkpoint()`: let others run, and be cancelled if that was asked for. The task stays ready.
+
+    (A generator each time: one object for all would be one that all threads count references on.)
+    """
+    yield
+
+
+class _Sleep(Waiter):
+    """The wait of `sleep`: its own timer."""
+
+    __slots__ = ("_cancelled", "_loop", "_result", "_when")
+
+    def __init__(self, when: float, result: Any) -> None:
+        super().__init__()
+        self._when, self._result = when, result
+        self._cancelled = False
+
+    def _enrol(self) -> None:
+        self._loop = strand = current_strand()
+        strand._timers.add(self)
+        strand._timer_added(self._when)
+
+    def _withdraw(self) -> None:
+        self._cancelled = True
+        self._loop._timers.cancelled += 1
+
+    def _collect(self) -> Any:
+        return self._result
+
+
+def sleep(delay: float, result: Any = None) -> Any:
+    """`await plait.sleep(seconds)`: suspend for delay seconds and return result; as `asyncio.sleep`, lighter.
+
+    Zero or less: one checkpoint. NaN is refused.
+    """
+    if delay <= 0:
+        return _yield_once(result)
+    if math.isnan(delay):
+        raise ValueError("Invalid delay: NaN (not a number)")
+    return _Sleep(time.monotonic() + delay, result)
+
+
+async def _yield_once(result: Any) -> Any:
+    await checkpoint()
+    return result
+
+
+__all__ = [
+    "Runner",
+    "Strand",
+    "checkpoint",
+    "current_strand",
+    "new_event_loop",
+    "run",
+    "sleep",
+    "spawn",
+    "stats",
+    "to_thread",
+]

@@ -1,0 +1,103 @@
+"""TaskGroup: structured spawning (trio's nursery, with asyncio's interface)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+from plait._rt.strand import Strand
+from plait._rt.task import CANCELLED, RETURNED, Task
+
+T = TypeVar("T")
+
+REAP_AT = 256  # so many finished children make a reap worth a callback in the parent's strand
+
+
+class TaskGroup(asyncio.TaskGroup):
+    """`async with plait.TaskGroup() as group`: its tasks run in strands of their own, and are all done when it ends.
+
+    It is asyncio's group with other tasks in it, so the semantics are asyncio's: when a task raises, the others and the body
+    are cancelled, and the exceptions come out in an ExceptionGroup; KeyboardInterrupt and SystemExit come out bare.
+    `create_task` may be called from any strand while the group is open. Leaving the block is a checkpoint if tasks still run.
+
+    Invariants
+        G1  `_tasks` holds the children that were not reaped; it changes in create_task and in the parent's strand only, so
+            that children that finish on many threads don't fight over it.
+        G2  A child that returned or was cancelled appends itself to `_finished`, where it finishes; `_reap` takes such
+            children out of both. One that raised is handed to `_on_task_done`, asyncio's own, in the parent's strand.
+        G3  A child appends first and looks whether it is the last, or one of many, after; if so it posts a reap. A reap
+            goes on until `_finished` is empty. So when the parent leaves, or waits, a last reap comes after the last child.
+        G4  A child made in another strand while the group aborts is cancelled by its maker or by `_abort`: the one adds and
+            looks, the other says and cancels.
+    """
+
+    _loop: Strand
+    _tasks: set[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._finished: deque[Task[Any]] = deque()
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
+    ) -> Task[T]:
+        """Start coro in a strand of its own, as a member of the group; from any strand. context is copied."""
+        problem = None
+        if not self._entered:  # type: ignore[attr-defined]
+            problem = "has not been entered"
+        elif self._exiting and not self._tasks:
+            problem = "is finished"
+        elif self._aborting:
+            problem = "is shutting down"
+        if problem is not None:
+            coro.close()
+            raise RuntimeError(f"TaskGroup {self!r} {problem}")
+        pool = self._loop._pool
+        task = pool.new_task(coro, name, context, sys._getframe(1))
+        self._tasks.add(task)
+        task._on_done = [self]
+        pool.launch(task)
+        if self._aborting:  # since we asked: who aborts says so first and cancels after (G4)
+            task.cancel()
+        return task
+
+    def _deliver(self, task: Task[Any]) -> None:
+        """A child is done; on whatever thread it finished."""
+        if task._state == RETURNED or task._state == CANCELLED:
+            finished = self._finished
+            finished.append(task)
+            count = len(finished)
+            if count % REAP_AT == 0 or (self._exiting and count >= len(self._tasks)):
+                self._loop.call_soon_threadsafe(self._reap)
+        else:
+            self._loop.call_soon_threadsafe(self._on_task_done, task)
+
+    def _awaiter(self) -> Any:
+        return self._parent_task  # type: ignore[attr-defined]
+
+    def _reap(self) -> None:
+        """Forget the children that finished; in the parent's strand."""
+        finished, tasks = self._finished, self._tasks
+        while finished:
+            tasks.discard(finished.popleft())
+        waiting = self._on_completed_fut  # type: ignore[attr-defined]
+        if not tasks and waiting is not None and not waiting.done():
+            waiting.set_result(True)
+
+    def _on_task_done(self, task: Task[Any]) -> None:  # type: ignore[override]
+        super()._on_task_done(task)  # type: ignore[arg-type, misc]
+        self._reap()
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._exiting = True  # from here on the last child says so
+        self._reap()
+        await super().__aexit__(kind, error, traceback)
+
+    def _abort(self) -> None:
+        self._aborting = True
+        for task in list(self._tasks):
+            task.cancel()

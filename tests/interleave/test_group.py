@@ -1,0 +1,83 @@
+"""TaskGroup: children finishing against the parent that leaves, waits or aborts (G1-G3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plait
+from plait import Event, TaskGroup
+from plait._rt.task import Task
+
+from .baton import seeds
+from .rig import TASKS, rig
+
+FOCUS = (("taskgroup.py",), TASKS, ("taskgroup.py", "_rt/task.py"))
+
+
+async def _child(fail: bool, event: Event | None = None) -> str:
+    if event is not None:
+        await event.wait()
+    else:
+        await plait.checkpoint()
+    if fail:
+        raise ValueError("child")
+    return "done"
+
+
+def test_children_against_leaving() -> None:
+    """The parent leaves when its last child has finished, not before, and never waits for ever.
+
+    Mutations caught: a child looks whether it is the last before it appends itself; `_exiting` is raised after the last reap;
+    `_reap` stops at one child.
+    """
+    for seed in seeds():
+        with rig(seed, FOCUS[seed % 3], 2) as r:
+            children: list[Task[str]] = []
+
+            number = r.rng.randint(1, 3)
+
+            async def parent(children: Any = children, number: int = number) -> bool:
+                async with TaskGroup() as group:
+                    children += [group.create_task(_child(False)) for _ in range(number)]
+                return all(child.done() for child in children)
+
+            task = r.spawn(parent())
+            r.run()
+            r.expect(task.done() and task.result() is True, f"{task}; {children}")
+            r.check_quiet()
+
+
+def test_child_made_elsewhere_against_abort() -> None:
+    """A child that another strand makes while the group aborts is refused or cancelled: the parent comes to its end.
+
+    Mutation caught: `create_task` does not look again at `_aborting` after the child is listed.
+    """
+    for seed in seeds(300):
+        with rig(seed, FOCUS[seed % 3], 2) as r:
+            never, opened = Event(), Event()
+            groups: list[TaskGroup] = []
+            refused: list[int] = []
+
+            async def parent(groups: Any = groups, never: Any = never, opened: Any = opened) -> str:
+                try:
+                    async with TaskGroup() as group:
+                        groups.append(group)
+                        group.create_task(_child(False, never))
+                        opened.set()
+                        group.create_task(_child(True))
+                except ExceptionGroup:
+                    return "failed"
+                return "?"
+
+            async def other(groups: Any = groups, never: Any = never, opened: Any = opened, refused: Any = refused) -> None:
+                await opened.wait()
+                try:
+                    groups[0].create_task(_child(False, never))
+                except RuntimeError:
+                    refused.append(1)
+
+            task, friend = r.spawn(parent()), r.spawn(other())
+            r.run()
+            r.expect(friend.done(), f"{friend}")
+            r.expect(task.done() and task.result() == "failed", f"{task}; {groups[0]._tasks}")
+            r.check_quiet()

@@ -1,0 +1,62 @@
+"""Hand-off against the end of a step, and against parking (H1, H2, R1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plait._rt.strand import LOOK_AGAIN
+from plait.runtime import checkpoint
+
+from .baton import seeds
+from .rig import SCHEDULING, Item, alone, rig
+
+
+async def _busy(r: Any, strand: Any, log: list[str], steps: int) -> None:
+    for _ in range(steps):
+        with alone(r, strand, "busy"):
+            log.append("step")
+        await checkpoint()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_handoff_against_end_of_step(workers: int) -> None:
+    """Processors taken away at any moment, rightly or late: nothing queued is forgotten, no strand runs twice at a time.
+
+    Mutations caught: the heir gets the processor before its holder loses it and both go on; who finds its processor gone
+    forgets the strand it holds; who left strands in a processor's queue after it was taken away wakes nobody; two givers
+    give the same processor to two heirs.
+    """
+    for seed in seeds():
+        with rig(seed, (*SCHEDULING, "_rt/handoff.py"), workers) as r:
+            pool, log = r.pool, []  # type: ignore[var-annotated]
+            strands = [r.strand() for _ in range(2)]
+            tasks = [r.spawn(_busy(r, strand, log, 4), strand) for strand in strands]
+
+            def hand_off(r: Any = r, pool: Any = pool) -> None:
+                for _ in range(3):
+                    r.schedule.wait(lambda: any(w.running is not None for w in pool.workers), 5.0)
+                    for worker in list(pool.workers):
+                        running, processor = worker.running, worker.proc
+                        r.schedule.point()
+                        if running is not None and processor is not None:
+                            if pool.handoff.give(worker):
+                                running._post(LOOK_AGAIN)
+                            break
+
+            def post(r: Any = r, strand: Any = strands[0], log: Any = log) -> None:
+                for number in range(3):
+                    r.pause()
+                    strand._post(Item(r, strand, f"item{number}", log))
+
+            r.actor("monitor", hand_off)
+            r.actor("another giver", hand_off)
+            r.actor("poster", post)
+            r.run()
+            r.expect(all(task.done() for task in tasks), f"{tasks}; queues {[p.queue for p in pool.processors]}")
+            r.expect(log.count("step") == 8 and len(log) == 11, f"ran {log}")
+            r.check_quiet(*strands)
+            holders = [worker for worker in r.workers if worker.proc is not None]
+            r.expect(len(holders) == workers, f"{len(holders)} hold {workers} processors")
+            r.expect({w.proc for w in holders} == set(pool.processors), "H1: two workers hold one processor")

@@ -1,0 +1,139 @@
+"""Tasks: cancel against start, callbacks and joins against the end (T1-T5)."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError
+from collections import Counter
+from typing import Any
+
+from plait import Event
+from plait.runtime import checkpoint
+
+from .baton import seeds
+from .rig import TASKS, rig
+
+FOCUS = (TASKS, ("_rt/task.py",), ("_rt/task.py", "_rt/worker.py"))
+
+
+def test_callbacks_against_end() -> None:
+    """Each done-callback and each join is delivered once, whenever it was added.
+
+    Mutations caught: `_add_callback` looks at the state before it appends; `_finish` delivers before the state changes; two
+    threads create the list of callbacks at a time; `_deliver_callbacks` takes the first without popping it.
+    """
+    for seed in seeds():
+        with rig(seed, FOCUS[seed % 3], 2) as r:
+            calls: list[str] = []
+
+            async def body() -> int:
+                await checkpoint()
+                return 7
+
+            async def join(task: Any, calls: Any = calls) -> None:
+                calls.append(f"join{await task}")
+
+            task = r.spawn(body())
+            joins = [r.spawn(join(task)) for _ in range(2)]
+
+            def add(name: str, task: Any = task, calls: Any = calls) -> None:
+                for number in range(2):
+                    task.add_done_callback(lambda done, number=number: calls.append(f"{name}.{number}"))
+
+            for name in "ab":
+                r.actor(name, lambda name=name, add=add: add(name))  # type: ignore[misc]
+            r.run()
+            r.expect(all(t.done() for t in (task, *joins)), f"{task} {joins}")
+            r.expect(Counter(calls) == {"join7": 2, "a.0": 1, "a.1": 1, "b.0": 1, "b.1": 1}, f"{calls}")
+            r.check_quiet()
+
+
+def test_cancel_against_start() -> None:
+    """A cancel that meets the start of a task is delivered once: before the first step, or where it waits.
+
+    Mutations caught: `cancel` looks for the strand before it counts; `_start` looks for a cancel before it gives the strand;
+    a delivered cancel stays due.
+    """
+    for seed in seeds():
+        with rig(seed, FOCUS[seed % 3], 2) as r:
+            never = Event()
+            steps: list[str] = []
+
+            async def body(never: Any = never, steps: Any = steps) -> None:
+                steps.append("began")
+                try:
+                    await never.wait()
+                except CancelledError:
+                    steps.append("cancelled")
+                    await checkpoint()
+                    steps.append("cleaned up")
+                    raise
+
+            tasks: list[Any] = []
+            r.actor("spawner", lambda r=r, tasks=tasks, body=body: tasks.append(r.spawn(body())))  # type: ignore[misc]
+
+            def cancel(r: Any = r, tasks: Any = tasks) -> None:
+                r.schedule.wait(lambda: tasks)
+                tasks[0].cancel()
+
+            r.actor("canceller", cancel)
+            r.run()
+            r.expect(tasks[0].cancelled(), f"{tasks[0]} {steps}")
+            r.expect(steps in ([], ["began", "cancelled", "cleaned up"]), f"{steps}")
+            r.check_quiet()
+
+
+def test_short_tasks_share_a_strand() -> None:
+    """Tasks that end in their first step pass their strand on; cancels, callbacks and posts that come late find nobody wrong.
+
+    Mutations caught: `_start` passes the strand on although somebody knows it; it does not end the turn of one that it keeps.
+    """
+    for seed in seeds():
+        with rig(seed, (*FOCUS[seed % 3], "_rt/strand.py"), 2) as r:
+            ended: list[int] = []
+            calls: list[int] = []
+
+            loops: list[Any] = []
+            later: list[int] = []
+
+            async def body(number: int, ended: Any = ended, loops: Any = loops, later: Any = later) -> None:
+                ended.append(number)
+                if number == 1:
+                    loops.append(asyncio.get_running_loop())
+                elif number == 2:
+                    asyncio.get_running_loop().call_soon(later.append, number)
+
+            tasks: list[Any] = []
+
+            def spawn(r: Any = r, tasks: Any = tasks, body: Any = body) -> None:
+                for number in (1, 1, 2, 1):
+                    tasks.append(r.spawn(body(number)))
+
+            def disturb(r: Any = r, tasks: Any = tasks, calls: Any = calls) -> None:
+                r.schedule.wait(lambda: len(tasks) == 4)
+                for task in tasks:
+                    task.cancel()
+                    strand = task._strand
+                    if strand is not None:
+                        strand._post(Called(calls))
+
+            r.actor("spawner", spawn)
+            r.actor("disturber", disturb)
+            r.run()
+            r.expect(all(task.done() for task in tasks), f"{tasks}")
+            r.expect(len(ended) == sum(not task.cancelled() for task in tasks), f"{ended}, {tasks}")
+            r.expect(len(later) == ended.count(2), "what a short task left to do was not done")
+            r.expect(len(set(loops)) == len(loops), "a strand that somebody knows was passed on")
+            for task in tasks:
+                r.expect(task.cancelled() or task._state == 1, f"{task}")
+            r.check_quiet()
+
+
+class Called:
+    """A queue item."""
+
+    def __init__(self, calls: list[int]) -> None:
+        self.calls = calls
+
+    def _run(self) -> None:
+        self.calls.append(1)

@@ -1,0 +1,126 @@
+"""Async generators are finalised in the strand that first iterated them, whoever collects them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from unit_helpers import KINDS, collected, eventually, everywhere, in_plait, in_strand, value
+
+import plait
+
+
+class Numbers:
+    """Makes a generator, and knows where its finally ran."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[Any, Any]] = []
+
+    async def count(self) -> AsyncGenerator[int, None]:
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+        finally:
+            await asyncio.sleep(0)
+            await plait.checkpoint()
+            self.ended.append((plait.current_strand(), asyncio.current_task() is not None))
+
+
+async def first(generator: AsyncGenerator[int, None]) -> Any:
+    assert await anext(generator) == 0
+    return plait.current_strand()
+
+
+@everywhere
+async def test_collected_where_it_ran() -> None:
+    numbers = Numbers()
+    here = await first(numbers.count())
+    await eventually(lambda: collected(lambda: None) and numbers.ended)
+    assert numbers.ended == [(here, True)]
+
+
+@pytest.mark.parametrize("collector", KINDS)
+@pytest.mark.parametrize("owner", ["main", "pooled", "pinned"])
+def test_collected_elsewhere(owner: str, collector: str) -> None:
+    async def main() -> None:
+        numbers = Numbers()
+        strand = plait.current_strand() if owner == "main" else plait.Strand(pinned=owner == "pinned")
+        box = [numbers.count()]
+        assert await strand.call(first(box[0])) is strand
+
+        async def drop() -> None:
+            box.clear()
+            gc.collect()
+
+        await in_strand(collector, drop())
+        await eventually(lambda: gc.collect() >= 0 and numbers.ended)
+        assert numbers.ended == [(strand, True)]
+
+    plait.run(main(), workers=2)
+
+
+@pytest.mark.parametrize("owner", ["main", "pooled", "pinned"])
+def test_open_ones_are_closed_at_the_end_in_their_strand(owner: str) -> None:
+    numbers = Numbers()
+    kept: list[Any] = []
+
+    async def main() -> None:
+        strand = plait.current_strand() if owner == "main" else plait.Strand(pinned=owner == "pinned")
+        kept.extend([numbers.count(), strand])
+        await strand.call(first(kept[0]))
+
+    plait.run(main())
+    assert numbers.ended == [(kept[1], True)]
+
+
+def test_an_error_while_closing_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    async def bad() -> AsyncGenerator[int, None]:
+        try:
+            yield 0
+        finally:
+            raise ValueError("closing")
+
+    async def main() -> None:
+        for where in ("main", "pooled"):
+            kept.append(bad())
+            await in_strand(where, first(kept[-1]))
+
+    kept: list[Any] = []
+    plait.run(main())
+    assert caplog.text.count("ValueError: closing") == 2
+    assert "an error occurred during closing of asynchronous generator" in caplog.text
+
+
+@everywhere
+async def test_closed_by_hand() -> None:
+    numbers = Numbers()
+    generator = numbers.count()
+    here = await first(generator)
+    await generator.aclose()
+    assert numbers.ended == [(here, True)]
+    with pytest.raises(StopAsyncIteration):
+        await anext(generator)
+
+
+@in_plait(workers=2)
+async def test_many_from_many_strands() -> None:
+    numbers = Numbers()
+
+    async def leave() -> None:
+        await first(numbers.count())
+
+    await asyncio.gather(*[plait.spawn(leave()) for _ in range(200)])
+    await eventually(lambda: gc.collect() >= 0 and len(numbers.ended) == 200)
+
+
+def test_hooks_are_the_users_again_afterwards() -> None:
+    import sys
+
+    before = sys.get_asyncgen_hooks()
+    plait.run(value(1))
+    assert sys.get_asyncgen_hooks() == before

@@ -1,0 +1,733 @@
+"""plait.Task: asyncio.Task's interface, from any strand and any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import io
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from unit_helpers import LONG, eventually, everywhere, forever, in_plait, other_strand, raises, value
+
+import plait
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+# Its interface
+
+
+@in_plait
+async def test_pending() -> None:
+    go = plait.Event()
+    task = plait.spawn(go.wait())
+    assert asyncio.isfuture(task)
+    assert not task.done()
+    assert not task.cancelled()
+    for ask in (task.result, task.exception):
+        with pytest.raises(asyncio.InvalidStateError):
+            ask()
+    assert "pending" in repr(task)
+    go.set()
+    assert await task is True
+    assert task.done()
+    assert task.result() is True
+    assert task.exception() is None
+    assert not task.cancel()
+
+
+@in_plait
+async def test_raised() -> None:
+    error = KeyError("mine")
+    task = plait.spawn(raises(error))
+    with pytest.raises(KeyError):
+        await task
+    assert task.exception() is error
+    assert not task.cancelled()
+    with pytest.raises(KeyError):
+        task.result()
+    assert "KeyError" in repr(task)
+
+
+@in_plait
+async def test_cancelled() -> None:
+    task = plait.spawn(forever())
+    assert task.cancel("because") is True
+    with pytest.raises(asyncio.CancelledError, match="because"):
+        await task
+    assert task.cancelled()
+    assert task.done()
+    for ask in (task.result, task.exception):
+        with pytest.raises(asyncio.CancelledError, match="because"):
+            ask()
+    assert not task.cancel()
+
+
+@in_plait
+async def test_results_cannot_be_set_from_outside() -> None:
+    task = plait.spawn(value(1))
+    with pytest.raises(RuntimeError, match="set_result"):
+        task.set_result(2)
+    with pytest.raises(RuntimeError, match="set_exception"):
+        task.set_exception(ValueError())
+    assert await task == 1
+
+
+@in_plait
+async def test_coro_context_and_stack() -> None:
+    async def suspended() -> None:
+        await go.wait()
+
+    go = plait.Event()
+    coro = suspended()
+    variable.set("mine")
+    task = plait.spawn(coro)
+    assert task.get_coro() is coro
+    assert task.get_context()[variable] == "mine"
+    await eventually(lambda: coro.cr_await is not None)
+    assert [frame.f_code.co_name for frame in task.get_stack()] == ["suspended"]
+    assert task.get_stack(limit=1)[0].f_code is suspended.__code__
+    out = io.StringIO()
+    task.print_stack(file=out)
+    assert "suspended" in out.getvalue()
+    go.set()
+    await task
+    assert task.get_stack() == []
+
+
+@in_plait
+async def test_type_is_generic() -> None:
+    assert plait.Task[int] is not None
+    task: plait.Task[int] = plait.spawn(value(1))
+    assert isinstance(task, plait.Task)
+    await task
+
+
+@in_plait
+async def test_local_tasks_are_plaits_too() -> None:
+    task = asyncio.create_task(value(1), name="local")
+    assert isinstance(task, plait.Task)
+    assert task in asyncio.all_tasks()
+    assert task.get_loop() is asyncio.get_running_loop()
+    assert await task == 1
+
+
+@in_plait
+async def test_from_a_plain_thread() -> None:
+    def use() -> None:
+        assert not task.done()
+        assert task.get_name()
+        assert repr(task)
+        task.add_done_callback(seen.append)
+        assert task.cancel("from a thread")
+        assert task.cancelling() == 1
+
+    seen: list[Any] = []
+    task = plait.spawn(forever())
+    await plait.to_thread(use)
+    with pytest.raises(asyncio.CancelledError, match="from a thread"):
+        await task
+    await eventually(lambda: seen == [task])
+    assert await plait.to_thread(task.cancelled)
+
+
+# Awaiting
+
+
+@everywhere
+async def test_many_strands_await_one_task() -> None:
+    async def wait() -> Any:
+        return await task
+
+    go = plait.Event()
+    task = plait.spawn(go.wait())
+    waiters = [plait.spawn(wait()) for _ in range(10)] + [plait.Strand().spawn(wait()), asyncio.create_task(wait())]
+    await plait.sleep(0.005)
+    go.set()
+    assert [await waiter for waiter in waiters] == [True] * 12
+    assert await task is True
+
+
+@everywhere
+async def test_an_exception_reaches_every_awaiter() -> None:
+    async def wait() -> Any:
+        with pytest.raises(ValueError, match="shared"):
+            await task
+
+    task = plait.spawn(raises(ValueError("shared")))
+    for waiter in [plait.spawn(wait()) for _ in range(5)]:
+        await waiter
+    await wait()
+
+
+@in_plait
+async def test_awaiting_itself_is_refused() -> None:
+    async def selfish() -> None:
+        await mine
+
+    go = plait.Event()
+
+    async def after_go() -> None:
+        await go.wait()
+        await selfish()
+
+    mine = plait.spawn(after_go())
+    go.set()
+    with pytest.raises(RuntimeError, match="await on itself"):
+        await mine
+
+
+@everywhere
+async def test_a_foreign_future_says_what_to_do_instead() -> None:
+    foreign: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def wait() -> None:
+        await foreign
+
+    with pytest.raises(plait.WrongStrand, match=r"strand\.call"):
+        await plait.spawn(wait())
+    assert issubclass(plait.WrongStrand, RuntimeError)
+    foreign.set_result(None)
+    await foreign
+
+
+class Yields:
+    """Awaiting it yields what it was given."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield self.thing
+
+
+class BrokenFuture:
+    """Looks like a future, and is none."""
+
+    _asyncio_future_blocking = True
+
+
+class RaisingFuture:
+    """A future whose callbacks can't be added."""
+
+    _asyncio_future_blocking = True
+
+    def get_loop(self) -> Any:
+        return asyncio.get_running_loop()
+
+    def add_done_callback(self, *_args: Any, **_options: Any) -> None:
+        raise ArithmeticError("no")
+
+
+class Touchy:
+    """Its attributes raise."""
+
+    @property
+    def _asyncio_future_blocking(self) -> bool:
+        raise ArithmeticError("don't touch")
+
+
+@pytest.mark.parametrize("make", [lambda: 42, object, BrokenFuture, RaisingFuture, Touchy, lambda: (_ for _ in "")])
+def test_bad_yields_raise_in_the_task_and_harm_nobody_else(make: Any) -> None:
+    async def wait() -> None:
+        await Yields(make())
+
+    async def main() -> None:
+        for task in (plait.spawn(wait()), plait.Strand().spawn(wait()), asyncio.create_task(wait())):
+            done, _ = await asyncio.wait([task], timeout=LONG)
+            assert done
+            assert isinstance(task.exception(), Exception)
+        assert await asyncio.wait_for(plait.spawn(value(1)), LONG) == 1
+
+    plait.run(main(), workers=1)
+
+
+@in_plait
+async def test_yielding_a_future_instead_of_awaiting_it_is_refused() -> None:
+    async def wait() -> None:
+        await Yields(asyncio.get_running_loop().create_future())
+
+    with pytest.raises(RuntimeError, match="yield"):
+        await plait.spawn(wait())
+
+
+# In asyncio's combinators, in whichever strand
+
+
+@everywhere
+async def test_gather() -> None:
+    tasks = [plait.spawn(value(number)) for number in range(5)]
+    assert await asyncio.gather(*tasks, value(5)) == [0, 1, 2, 3, 4, 5]
+    assert await asyncio.gather(*tasks) == [0, 1, 2, 3, 4]  # finished ones
+    with pytest.raises(ValueError, match="bad"):
+        await asyncio.gather(plait.spawn(value(1)), plait.spawn(raises(ValueError("bad"))))
+    good, bad = await asyncio.gather(plait.spawn(value(1)), plait.spawn(raises(ValueError())), return_exceptions=True)
+    assert good == 1
+    assert isinstance(bad, ValueError)
+
+
+@everywhere
+async def test_gather_with_a_cancelled_child() -> None:
+    task = plait.spawn(forever())
+    asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.gather(task, plait.spawn(value(1)))
+    task = plait.spawn(forever())
+    task.cancel()
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(result, asyncio.CancelledError)
+
+
+@everywhere
+async def test_cancelling_gather_cancels_the_tasks() -> None:
+    tasks = [plait.spawn(forever()) for _ in range(3)]
+    gathered = asyncio.gather(*tasks)
+    asyncio.get_running_loop().call_later(0.002, gathered.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await gathered
+    await eventually(lambda: all(task.cancelled() for task in tasks))
+
+
+@everywhere
+async def test_wait() -> None:
+    slow, quick = plait.spawn(forever()), plait.spawn(value(1))
+    done, pending = await asyncio.wait([slow, quick], return_when=asyncio.FIRST_COMPLETED)
+    assert (done, pending) == ({quick}, {slow})
+    done, pending = await asyncio.wait([slow], timeout=0.001)
+    assert (done, pending) == (set(), {slow})
+    slow.cancel()
+    done, pending = await asyncio.wait([slow, quick])
+    assert done == {slow, quick}
+
+
+@everywhere
+async def test_wait_for() -> None:
+    assert await asyncio.wait_for(plait.spawn(value(1)), LONG) == 1
+    task = plait.spawn(forever())
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(task, 0.002)
+    assert task.cancelled()
+    with pytest.raises(ValueError, match="mine"):
+        await asyncio.wait_for(plait.spawn(raises(ValueError("mine"))), LONG)
+
+
+@everywhere
+async def test_shield() -> None:
+    assert await asyncio.shield(plait.spawn(value(1))) == 1
+    go = plait.Event()
+    task = plait.spawn(go.wait())
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(asyncio.shield(task), 0.002)
+    assert not task.done()
+    go.set()
+    assert await task is True
+
+
+@everywhere
+async def test_as_completed() -> None:
+    events = [plait.Event() for _ in range(3)]
+
+    async def one(number: int) -> int:
+        await events[number].wait()
+        return number
+
+    tasks = [plait.spawn(one(number)) for number in range(3)]
+    found = []
+    order = iter([1, 2, 0])
+    events[next(order)].set()
+    for task in asyncio.as_completed(tasks):
+        found.append(await task)
+        if (following := next(order, None)) is not None:
+            events[following].set()
+    assert found == [1, 2, 0]
+
+
+@everywhere
+async def test_asyncios_task_group() -> None:
+    async def wait(task: plait.Task[Any]) -> Any:
+        return await task
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with asyncio.TaskGroup() as group:
+            other = plait.spawn(forever())
+            group.create_task(wait(other))
+            group.create_task(wait(plait.spawn(raises(ValueError("in a strand")))))
+    assert caught.group_contains(ValueError, match="in a strand")
+    assert other.cancelled()
+
+
+@everywhere
+async def test_asyncios_timeout() -> None:
+    task = plait.spawn(forever())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.002):
+            await task
+    assert task.cancelled()
+
+
+@everywhere
+async def test_ensure_future_and_wrap_future_take_it_as_it_is() -> None:
+    task = plait.spawn(value(1))
+    assert asyncio.ensure_future(task) is task
+    assert asyncio.wrap_future(task) is task  # type: ignore[arg-type, comparison-overlap]
+    await task
+
+
+# Done-callbacks
+
+
+@everywhere
+async def test_done_callbacks_run_in_the_strand_that_registered_them() -> None:
+    def note(number: int) -> Any:
+        return lambda done: calls.append((number, done, plait.current_strand(), asyncio.current_task()))
+
+    calls: list[Any] = []
+    go = plait.Event()
+    task = plait.spawn(go.wait())
+    here = plait.current_strand()
+    task.add_done_callback(note(1))
+    task.add_done_callback(note(2))
+    there = await other_strand(lambda: (task.add_done_callback(note(3)), plait.current_strand())[1])
+    go.set()
+    await task
+    await eventually(lambda: len(calls) == 3)
+    task.add_done_callback(note(4))  # it is done: called soon, not now
+    assert len(calls) == 3
+    await eventually(lambda: len(calls) == 4)
+    assert sorted(calls, key=lambda call: int(call[0])) == [
+        (1, task, here, None),
+        (2, task, here, None),
+        (3, task, there, None),
+        (4, task, here, None),
+    ]
+    assert [number for number, *_ in calls if number != 3] == [1, 2, 4]
+
+
+@in_plait
+async def test_a_callback_registered_by_a_plain_thread_runs_in_the_tasks_strand() -> None:
+    calls: list[Any] = []
+    go = plait.Event()
+
+    async def wait() -> plait.Strand:
+        await go.wait()
+        return plait.current_strand()
+
+    task = plait.spawn(wait())
+    await plait.to_thread(task.add_done_callback, lambda _: calls.append(plait.current_strand()))
+    go.set()
+    strand = await task
+    await eventually(lambda: calls)
+    assert calls == [strand]
+
+
+@in_plait
+async def test_callbacks_run_in_their_context() -> None:
+    seen: list[str] = []
+    go = plait.Event()
+    task = plait.spawn(go.wait())
+    context = contextvars.Context()
+    context.run(variable.set, "given")
+    task.add_done_callback(lambda _: seen.append(variable.get()), context=context)
+    variable.set("registered")
+    task.add_done_callback(lambda _: seen.append(variable.get()))
+    variable.set("later")
+    go.set()
+    await eventually(lambda: len(seen) == 2)
+    assert seen == ["given", "registered"]
+
+
+@in_plait
+async def test_callbacks_can_be_removed() -> None:
+    calls: list[Any] = []
+    go = plait.Event()
+    task = plait.spawn(go.wait())
+    task.add_done_callback(calls.append)
+    task.add_done_callback(calls.append)
+    kept: list[Any] = []
+    task.add_done_callback(kept.append)
+    assert task.remove_done_callback(calls.append) == 2
+    assert task.remove_done_callback(calls.append) == 0
+    go.set()
+    await eventually(lambda: kept)
+    assert calls == []
+
+
+@in_plait
+async def test_a_raising_callback_is_reported_and_the_others_run() -> None:
+    def fail(_: Any) -> None:
+        raise ValueError("callback")
+
+    loop = asyncio.get_running_loop()
+    problems: list[Any] = []
+    loop.set_exception_handler(lambda _, context: problems.append(context["exception"]))
+    calls: list[Any] = []
+    task = plait.spawn(value(1))
+    task.add_done_callback(fail)
+    task.add_done_callback(calls.append)
+    await eventually(lambda: calls)
+    assert calls == [task]
+    assert [str(problem) for problem in problems] == ["callback"]
+
+
+@in_plait(workers=2)
+async def test_each_callback_is_called_once_however_late_it_comes() -> None:
+    async def add(task: plait.Task[Any]) -> None:
+        for _ in range(20):
+            task.add_done_callback(calls.append)
+
+    for _ in range(30):
+        calls: list[Any] = []
+        go = plait.Event()
+        task = plait.spawn(go.wait())
+        adders = [plait.spawn(add(task)) for _ in range(4)]
+        go.set()
+        for adder in adders:
+            await adder
+        await task
+        await eventually(lambda calls=calls: len(calls) >= 80)  # type: ignore[misc]
+        await plait.checkpoint()
+        assert len(calls) == 80
+
+
+# Cancelling
+
+
+@everywhere
+async def test_cancelling_the_awaiter_cancels_the_task() -> None:
+    async def wait() -> None:
+        started.set()
+        await task
+
+    started = plait.Event()
+    for start in (plait.spawn, asyncio.create_task):
+        task = plait.spawn(forever())
+        started.clear()
+        waiter: Any = start(wait())  # type: ignore[operator]
+        await started.wait()
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert task.cancelled()
+
+
+@everywhere
+async def test_the_awaiter_waits_for_the_cancelled_task_to_clean_up() -> None:
+    steps: list[str] = []
+    started = plait.Event()
+
+    async def clean() -> None:
+        try:
+            started.set()
+            await forever()
+        finally:
+            await plait.sleep(0.002)
+            steps.append("cleaned")
+
+    async def wait() -> None:
+        try:
+            await task
+        finally:
+            steps.append("awaiter")
+
+    task = plait.spawn(clean())
+    waiter = plait.spawn(wait())
+    await started.wait()
+    await plait.sleep(0.002)
+    waiter.cancel()
+    await asyncio.wait([waiter])
+    assert steps == ["cleaned", "awaiter"]
+
+
+@in_plait(workers=1)
+async def test_cancelled_before_it_started_it_never_runs() -> None:
+    ran: list[int] = []
+    busy, strand, go = plait.Event(), plait.Strand(), threading.Event()
+
+    async def block() -> None:
+        busy.set()
+        go.wait(LONG)
+
+    async def run() -> None:
+        ran.append(1)
+
+    strand.spawn(block())
+    await busy.wait()
+    task = strand.spawn(run())
+    assert task.cancel("too late")
+    go.set()
+    with pytest.raises(asyncio.CancelledError, match="too late"):
+        await task
+    assert ran == []
+
+
+@pytest.mark.parametrize("kind", ["async def", "waiter"])
+def test_cancelled_while_it_is_queued_it_never_runs(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The one worker is blocked, and no monitor hands off, so the task can't have started."""
+    monkeypatch.setenv("PLAIT_MONITOR", "0")
+
+    async def main() -> None:
+        busy, go = plait.Event(), threading.Event()
+
+        async def block() -> None:
+            busy.set()
+            go.wait(LONG)
+
+        plait.spawn(block())
+        await busy.wait()
+        task = plait.spawn(forever() if kind == "async def" else plait.Event().wait())
+        assert task.cancel("too late")
+        go.set()
+        done, _ = await asyncio.wait([task], timeout=LONG / 2)
+        assert done, "the cancel was lost"
+        with pytest.raises(asyncio.CancelledError, match="too late"):
+            task.result()
+
+    plait.run(main(), workers=1)
+
+
+@in_plait
+async def test_cancel_meets_a_running_task() -> None:
+    """It is delivered where the task waits next, not in the middle of its step."""
+    running, go = plait.Event(), threading.Event()
+    steps: list[str] = []
+
+    async def work() -> None:
+        running.set()
+        go.wait(LONG)
+        steps.append("end of the step")
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            steps.append("cancelled")
+            raise
+
+    task = plait.spawn(work())
+    await running.wait()
+    task.cancel()
+    assert task.cancelling() == 1
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["end of the step", "cancelled"]
+
+
+@in_plait
+async def test_a_cancel_can_be_swallowed() -> None:
+    async def stubborn() -> str:
+        started.set()
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            await plait.sleep(0)
+        return "still here"
+
+    started = plait.Event()
+    task = plait.spawn(stubborn())
+    await started.wait()
+    await plait.sleep(0.002)
+    assert task.cancel()
+    assert await task == "still here"
+    assert not task.cancelled()
+
+
+@everywhere
+async def test_cancelling_and_uncancel_count() -> None:
+    async def count() -> list[int]:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set()
+        counts = []
+        for _ in range(2):
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                counts.append(task.cancelling())
+                more.set()
+        return [*counts, task.uncancel(), task.uncancel(), task.uncancel()]
+
+    started, more = plait.Event(), plait.Event()
+    task = plait.spawn(count())
+    await started.wait()
+    task.cancel()
+    await more.wait()
+    task.cancel()
+    assert await task == [1, 2, 1, 0, 0]
+
+
+@everywhere
+async def test_a_task_cancels_itself() -> None:
+    async def itself(wait: bool) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel("myself")
+        if wait:
+            await plait.sleep(1000)
+        return "returned"
+
+    for wait in (True, False):
+        with pytest.raises(asyncio.CancelledError):
+            await plait.spawn(itself(wait))
+
+
+@everywhere
+async def test_uncancel_in_time_takes_the_cancel_back() -> None:
+    async def change_its_mind() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        task.uncancel()
+        return "went on"
+
+    assert await plait.spawn(change_its_mind()) == "went on"
+
+
+@in_plait(workers=2)
+async def test_cancel_races_with_a_wake() -> None:
+    """Whoever wins, the task ends, in one of two ways."""
+
+    async def wait(event: plait.Event) -> bool:
+        return bool(await event.wait())
+
+    outcomes = set()
+    for round_ in range(300):
+        event = plait.Event()
+        task = plait.spawn(wait(event))
+        if round_ % 2:
+            await plait.checkpoint()
+        setter = plait.spawn(other_strand(event.set))
+        task.cancel()
+        try:
+            outcomes.add(await asyncio.wait_for(task, LONG))
+        except asyncio.CancelledError:
+            outcomes.add("cancelled")
+        await setter
+    assert outcomes <= {True, "cancelled"}
+
+
+@in_plait(workers=2)
+async def test_cancels_from_many_strands_at_once() -> None:
+    async def cancel(task: plait.Task[Any]) -> bool:
+        return task.cancel()
+
+    for _ in range(50):
+        task = plait.spawn(forever())
+        cancels = [plait.spawn(cancel(task)) for _ in range(4)]
+        await asyncio.wait([task, *cancels], timeout=LONG)
+        assert task.cancelled()
+        assert task.cancelling() == sum(each.result() for each in cancels)
+
+
+@in_plait
+async def test_a_never_finished_local_task_complains_when_it_is_collected(caplog: pytest.LogCaptureFixture) -> None:
+    import gc
+
+    async def lonely() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(lonely())
+    await asyncio.sleep(0)
+    del task
+    await eventually(lambda: (gc.collect() and False) or "destroyed but it is pending" in caplog.text, 5)

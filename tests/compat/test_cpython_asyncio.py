@@ -106,6 +106,15 @@ IN_STRANDS = (
 """The modules whose tests are coroutines: they also run in strands of plait's pool.  (Not ``test_graph``: it asks who waits
 for the test itself, and who does so here is us.)"""
 
+FREED_AT_ONCE = "refcycles"
+"""Tests that ask whether something is gone at once.  On a free-threaded build what one thread made and another let go of is
+freed when the first comes to it, so the answer depends on whether the test's strand changed threads in between."""
+
+TRIES = 5
+"""How often such a test is run there, until it passes."""
+
+GIL_BUILD: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -241,6 +250,11 @@ def test_module(module: str) -> None:
 def test_module_in_strands(module: str) -> None:
     """And in pooled strands, some tests at once."""
     results = run(module, LOOP, "--in-strands")
+    for _ in range(TRIES - 1):
+        again = frozenset(test for test, result in results.items() if result.outcome == "failed" and FREED_AT_ONCE in test)
+        if GIL_BUILD or not again:
+            break
+        results |= run(module, LOOP, "--in-strands", only=again)
     bad = held_against_us(module, results)
     assert not bad, told(bad)
     check_enough(module, results)

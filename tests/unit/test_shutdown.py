@@ -733,6 +733,31 @@ def test_runs_leave_nothing_in_asyncios_tables() -> None:
     assert not [loop for loop in getattr(asyncio.tasks, "_current_tasks", ()) if isinstance(loop, plait.Strand)]
 
 
+def test_a_first_step_that_ends_while_tasks_are_listed() -> None:
+    """Its worker goes on between two reads of what it starts."""
+
+    class Worker:
+        """One whose task has ended when it is looked at a second time."""
+
+        def __init__(self, task: Any) -> None:
+            self._looks = [task]
+
+        @property
+        def starting(self) -> Any:
+            return self._looks.pop() if self._looks else None
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        task = plait.spawn(forever())
+        loop._pool.workers.append(Worker(task))
+        try:
+            assert task in loop._pool.all_tasks()
+        finally:
+            loop._pool.workers.pop()
+
+    plait.run(main())
+
+
 def test_a_failed_run_leaks_nothing() -> None:
     async def main() -> None:
         plait.spawn(forever())

@@ -55,16 +55,15 @@ class Gaps:
         self._stale = 0  # looks since the schedules were noted
 
     def begin(self) -> None:
-        """The monitor's thread begins."""
+        """The monitor's thread begins. (It reads nothing yet: what that waits for may be the GIL, kept by the first step.)"""
         self._vitals.begin()
-        self.note_all()
 
     def end(self) -> None:
         """And ends."""
         self._vitals.end()
 
-    def note(self, watches: dict[Any, Watch]) -> None:
-        """At the end of a look."""
+    def note(self, watches: dict[Any, Watch]) -> float:
+        """At the end of a look; for how many seconds we have just been kept from going on, if for long."""
         now = time.monotonic()
         for watch in watches.values():
             watch.note(now)
@@ -72,22 +71,28 @@ class Gaps:
         self._looks -= 1
         self._stale += 1
         if self._looks < 0:
-            self.note_all()
-        elif self._stale >= SCHEDULE_EVERY and GIL_BUILD():
-            self._note_schedules(watch.vitals for watch in watches.values())
+            return self.note_all()
+        if self._stale >= SCHEDULE_EVERY and GIL_BUILD():
+            return self._note_schedules(watch.vitals for watch in watches.values())
+        return 0.0
 
-    def note_all(self) -> None:
-        """Every sixteenth time, and before the monitor sleeps."""
+    def note_all(self) -> float:
+        """Before the monitor starts, every sixteenth time, and before it sleeps."""
         self._looks, self._process_ns = ALL_EVERY, time.process_time_ns()
         everybody: list[Any] = [*self._pool.workers, self._pool.main, *self._pool.pinned]
-        self._note_schedules(each.vitals for each in everybody)
         for each in everybody:
             each.vitals.noted = each.vitals.cpu_ns()
+        return self._note_schedules(each.vitals for each in everybody)
 
-    def _note_schedules(self, others: Iterable[Vitals]) -> None:
+    def _note_schedules(self, others: Iterable[Vitals]) -> float:
         for vitals in (self._vitals, *others):
+            before = time.monotonic()
             vitals.noted_schedule = vitals.schedule()
+            gap = time.monotonic() - before
+            if gap >= GAP:  # before the next system call lets those go on who kept us
+                return gap
         self._stale = 0
+        return 0.0
 
     def judge(self, gap: float, now: float, watches: Collection[Watch]) -> Watch | None:
         """The last look was gap seconds ago: whose doing was it? The others are excused."""

@@ -77,6 +77,7 @@ class Monitor:
         return self._thread is not None
 
     def start(self) -> None:
+        self._gaps.note_all()
         self._looked_at = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="plait-monitor", daemon=True)
         self._thread.start()
@@ -175,8 +176,8 @@ class Monitor:
         ended = time.monotonic()
         if ended - began >= GAP:  # each system call of ours lets go of the GIL
             self._blame(ended - began, ended, self._report.catch(pool))
-        else:
-            self._gaps.note(watches)
+        elif gap := self._gaps.note(watches):
+            self._blame(gap, time.monotonic(), self._report.catch(pool))
         self._looked_at = time.monotonic()
         return bool(watches) or waiting
 

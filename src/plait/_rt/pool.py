@@ -209,7 +209,8 @@ class Pool:
         may be missed, unless the pool `is_quiet`."""
         queued = [item for queue in (self.injector, *(p.queue for p in self.processors)) for item in items_of(queue)]
         found = {item: None for item in queued if isinstance(item, Task)}
-        found.update((worker.starting, None) for worker in list(self.workers) if worker.starting is not None)  # type: ignore[misc]
+        starting = [worker.starting for worker in list(self.workers)]  # each read once: its worker goes on
+        found.update((task, None) for task in starting if task is not None)
         found.update(self.tasks)
         return [task for task in found if not task.done()]
 
@@ -217,9 +218,9 @@ class Pool:
         """The task whose step holder makes just now, looked at from another thread: a hint. None while it runs a callback."""
         if not isinstance(holder, Worker):
             return task_of(holder._running)
-        strand = holder.running
-        if holder.starting is not None:
-            return holder.starting
+        strand, starting = holder.running, holder.starting
+        if starting is not None:
+            return starting
         return strand._next_task if strand is not None and strand._next is not None else task_of(holder.item)
 
     def turns(self) -> Iterator[tuple[Worker | ThreadStrand, Turn]]:

@@ -73,6 +73,10 @@ class Watch:
     def _run(self) -> None:
         self.over = time.monotonic()
 
+    def lasted(self) -> float:
+        """Seconds so far, or in all."""
+        return (self.over or time.monotonic()) - self.since
+
     def is_of(self, turn: Turn) -> bool:
         """Is it still this turn?"""
         return self.over is None and self.running is turn[1] and self.batch == turn[2]

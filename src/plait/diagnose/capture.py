@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 Call = tuple[CodeType, int]  # and the instruction that it is at
@@ -56,7 +56,12 @@ def stack_of(vitals: Any) -> list[Frame]:
 
 def calls_of(ident: int) -> list[Call]:
     """What thread ident runs, in a few microseconds and without letting go of the GIL (where there is one)."""
-    frame, calls = sys._current_frames().get(ident), []
+    return calls_from(sys._current_frames().get(ident))
+
+
+def calls_from(frame: FrameType | None) -> list[Call]:
+    """The calls on the stack from frame outwards."""
+    calls = []
     while frame is not None:
         calls.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""Garbage collections: which thread collects, and when the last ones were.
+"""Garbage collections: which thread collects, when the last ones were, and what set them off.
 
 `gc.callbacks` calls `_note` on the collecting thread, before and after. It writes only the entries of that thread.
 """
@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections import deque
 from typing import Any
 
 from plait._rt.processor import items_of
+from plait.diagnose.capture import Call, calls_from
 
+_Span = tuple[float, float, list[Call]]  # when a collection began and ended, and in what
 _began: dict[int, float] = {}
-_last: dict[int, deque[tuple[float, float]]] = {}  # thread -> when its last collections began and ended
-_NONE: deque[tuple[float, float]] = deque()
+_last: dict[int, deque[_Span]] = {}  # thread -> its last collections
+_NONE: deque[_Span] = deque()
 _users = 0
 _lock = threading.Lock()
 
@@ -27,7 +30,7 @@ def _note(phase: str, _info: dict[str, Any]) -> None:
     else:
         began = _began.pop(ident, None)
         if began is not None and now - began > 0.005:
-            _last.setdefault(ident, deque(maxlen=32)).append((began, now))
+            _last.setdefault(ident, deque(maxlen=32)).append((began, now, calls_from(sys._getframe(1))))
 
 
 def watch() -> None:
@@ -53,5 +56,11 @@ def seconds_since(ident: int, since: float, now: float) -> float:
     """How much of the time from since to now thread ident collected, of what was noted."""
     began, spans = _began.get(ident), items_of(_last.get(ident, _NONE))
     if began is not None:
-        spans.append((began, now))
-    return sum(max(0.0, min(end, now) - max(start, since)) for start, end in spans)
+        spans.append((began, now, []))
+    return sum(max(0.0, min(end, now) - max(start, since)) for start, end, _ in spans)
+
+
+def calls_since(ident: int, since: float) -> list[Call]:
+    """What the longest collection since then interrupted, of what was noted."""
+    spans = [(end - start, calls) for start, end, calls in items_of(_last.get(ident, _NONE)) if start >= since]
+    return max(spans, key=lambda span: span[0], default=(0.0, []))[1]

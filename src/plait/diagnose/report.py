@@ -221,7 +221,7 @@ class Reporter:
                 place = found[0]
                 place.times += 1
             stall = dataclasses.replace(found[1], times=place.times)
-        stall = dataclasses.replace(stall, seconds=now - watch.since, state="goes on", handed_off_after=watch.handed_off)
+        stall = dataclasses.replace(stall, seconds=watch.lasted(), state="goes on", handed_off_after=watch.handed_off)
         place.last = stall
         place.said_at = place.error_at = now
         self._open[watch] = place, stall, True
@@ -232,7 +232,7 @@ class Reporter:
         if watch not in self._open:
             return
         place, stall, said = self._open.pop(watch)
-        seconds = (watch.over or time.monotonic()) - watch.since
+        seconds = watch.lasted()
         stall = dataclasses.replace(stall, seconds=seconds, state="ended", handed_off_after=watch.handed_off)
         if said:
             self._say(stall, place.at, _level(stall))
@@ -246,7 +246,9 @@ class Reporter:
     def _look(self, pool: Any, watch: Any, task: Any, verdict: Verdict) -> tuple[_Place, Stall] | None:
         """Where it is and what it does there; None if nothing can be said, or it has ended meanwhile."""
         caught, watch.caught = watch.caught, None
-        stack = frames_of(caught[0]) if caught else stack_of(watch.vitals)
+        calls = garbage.calls_since(watch.vitals.ident, watch.since) if verdict.kind == "gc" else []
+        calls = calls or (caught[0] if caught else [])
+        stack = frames_of(calls) if calls else stack_of(watch.vitals)
         if not stack and time.monotonic() - watch.since < ERROR_AFTER:
             return None  # no answer yet
         what = watch.item if watch.holder is not watch.strand else watch.running
@@ -267,7 +269,7 @@ class Reporter:
         place.at = at
         return place, Stall(
             file=at.file, line=at.line, function=at.function, call=call, kind=verdict.kind, detail=verdict.detail,
-            seconds=time.monotonic() - watch.since, state="began", times=0, task=name,
+            seconds=watch.lasted(), state="began", times=0, task=name,
             spawned_at=_site_of(watch.strand, task), strand=repr(watch.strand), handed_off_after=watch.handed_off,
             waiting=waiting, advice=None, stack=tuple(stack),
         )  # fmt: skip

@@ -33,10 +33,10 @@ func switches() {
 	var done sync.WaitGroup
 	gate := make(chan struct{})
 	done.Add(tasks)
-	for range tasks {
+	for i := 0; i < tasks; i++ {
 		go func() {
 			<-gate
-			for range n {
+			for i := 0; i < n; i++ {
 				runtime.Gosched()
 			}
 			done.Done()
@@ -52,18 +52,18 @@ func switches() {
 func spawn() {
 	const tasks, ones, repeats = 10000, 2000, 6
 	var group, one time.Duration
-	for range repeats { // the last one counts
+	for i := 0; i < repeats; i++ { // the last one counts
 		begin := time.Now()
 		var done sync.WaitGroup
 		done.Add(tasks)
-		for range tasks {
+		for i := 0; i < tasks; i++ {
 			go done.Done()
 		}
 		done.Wait()
 		group = time.Since(begin)
 		begin = time.Now()
 		reply := make(chan struct{})
-		for range ones {
+		for i := 0; i < ones; i++ {
 			go func() { reply <- struct{}{} }()
 			<-reply
 		}
@@ -82,7 +82,7 @@ func memory() {
 		return stats.StackInuse + stats.HeapAlloc
 	}
 	before := used()
-	for range tasks {
+	for i := 0; i < tasks; i++ {
 		go func() { <-gate }()
 	}
 	time.Sleep(100 * time.Millisecond)
@@ -101,8 +101,9 @@ func lateness(procs int) {
 	var done sync.WaitGroup
 	seen := make([][]tick, tickers)
 	begin := now() + 50_000_000
-	for i := range tickers {
+	for i := 0; i < tickers; i++ {
 		done.Add(1)
+		i := i // before Go 1.22 all rounds share one
 		go func() {
 			defer done.Done()
 			for due := begin + period; !stop.Load(); due += period {
@@ -117,10 +118,10 @@ func lateness(procs int) {
 		start, end int64
 	}
 	windows := []window{{"quiet", begin, now() - 50_000_000}}
-	for round := range rounds {
+	for round := 0; round < rounds; round++ {
 		start := now()
 		var blocked sync.WaitGroup
-		for range blockers {
+		for i := 0; i < blockers; i++ {
 			blocked.Add(1)
 			go func() {
 				defer blocked.Done()
@@ -145,7 +146,13 @@ func lateness(procs int) {
 			}
 		}
 		sort.Float64s(late)
-		at := func(q float64) float64 { return late[min(len(late)-1, int(q*float64(len(late))))] }
+		at := func(q float64) float64 {
+			index := int(q * float64(len(late)))
+			if index == len(late) {
+				index--
+			}
+			return late[index]
+		}
 		out = append(out, map[string]any{"round": w.label, "ticks": len(late), "p50": at(0.5), "p99": at(0.99),
 			"p999": at(0.999), "max": late[len(late)-1], "seconds": float64(w.end-w.start) / 1e9})
 	}

@@ -185,7 +185,7 @@ def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Con
     """
     pool = current_strand()._pool
     task = pool.new_task(coro, name, context, sys._getframe(1))
-    pool.launch(task)
+    pool.schedule(task, False)
     return task
 
 

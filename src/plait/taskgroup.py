@@ -59,8 +59,8 @@ class TaskGroup(asyncio.TaskGroup):
         pool = self._loop._pool
         task = pool.new_task(coro, name, context, sys._getframe(1))
         self._tasks.add(task)
-        task._on_done = [self]
-        pool.launch(task)
+        task._value = self  # (T6)
+        pool.schedule(task, False)
         if self._aborting:  # since we asked: who aborts says so first and cancels after (G4)
             task.cancel()
         return task

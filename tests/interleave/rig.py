@@ -124,7 +124,7 @@ class Rig:
         if strand is not None:
             return strand._spawn(coro, None, Context(), sys._getframe())
         task = self.pool.new_task(coro, None, Context(), sys._getframe())
-        self.pool.launch(task)
+        self.pool.schedule(task, False)
         return task
 
     def run(self) -> None:

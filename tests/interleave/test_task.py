@@ -113,7 +113,7 @@ def test_short_tasks_share_a_strand() -> None:
                 r.schedule.wait(lambda: len(tasks) == 4)
                 for task in tasks:
                     task.cancel()
-                    strand = task._strand
+                    strand = task._home
                     if strand is not None:
                         strand._post(Called(calls))
 

@@ -6,8 +6,11 @@ before a callback or another task of that strand runs (a mark left in place woul
 C Task entered under it dies with "Cannot enter into task"). From 3.14 on the mark is the thread's: it is written each
 step and costs no sharing.
 
-Invariant M: up to 3.13, `_current_tasks[strand] is strand._marked`, or both are absent (None). Only the holder of the
-strand's turn calls `mark` and `unmark`. `strand._marked` stays None from 3.14 on.
+Invariants
+    M1  Up to 3.13, `_current_tasks[strand] is strand._marked`, or both are absent (None). Only the holder of the strand's
+        turn calls `mark` and `unmark`. `strand._marked` stays None from 3.14 on.
+    M2  The strand that a worker keeps for the next task that it starts has an entry with None, which costs less than to take
+        it out and put it in again. `forget` takes it out.
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ if sys.version_info >= (3, 14):
         """Leave this thread, which runs strand, without a current task."""
         _swap_current_task(strand, None)
 
+    def forget(strand: Strand) -> None:
+        """Take out what M2 leaves: nothing."""
+
 else:
     current_tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
 
@@ -45,4 +51,8 @@ else:
     def unmark(strand: Strand) -> None:
         """Leave strand without a current task."""
         strand._marked = None
+        current_tasks.pop(strand, None)
+
+    def forget(strand: Strand) -> None:
+        """Take out the entry that M2 leaves."""
         current_tasks.pop(strand, None)

@@ -181,7 +181,7 @@ class Pool:
         return strand
 
     def new_task(self, coro: Any, name: str | None, context: Context | None, frame: FrameType) -> Task[Any]:
-        """A task with a strand of its own, to be launched; frame is where it is spawned."""
+        """A task to be scheduled (the worker that takes it gives it a strand of its own); frame is where it is spawned."""
         if coro.__class__ is not CoroutineType:
             check_coroutine(coro)
         if not self.started or self.closed:
@@ -189,10 +189,6 @@ class Pool:
         site = site_of(frame)
         label = site if name is None else (str(name), site)
         return Task(coro, None, label, copy_context() if context is None else context.copy())
-
-    def launch(self, task: Task[Any]) -> None:
-        """Queue it; the worker that takes it gives it a strand."""
-        self.schedule(task, False)
 
     def bare_strand(self) -> Strand:
         """A strand whose turn the caller holds."""

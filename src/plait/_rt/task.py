@@ -15,6 +15,8 @@ Ownership and invariants
     T5  Finishing: value, then state, then every callback is popped from `_on_done` and delivered. Adding: append,
         then look at the state, and if it is finished pop and deliver. Each callback is popped by one thread, so it is
         delivered once whoever comes first (list.append and list.pop are atomic on both builds).
+    T6  A member of a TaskGroup has the group in `_value` until it finishes, from before it is queued: who finishes it tells
+        the group, once, and no list is made for it.
 
 `_rarely` is one re-entrant lock for rare changes: re-entrant, since a finaliser may run in the middle of it. No user
 code, wake-up or log call is made under it.
@@ -123,7 +125,7 @@ class DoneCallback:
         self.call, self.context, self.strand = call, context, strand
 
     def _deliver(self, task: Task[Any]) -> None:
-        strand: Any = task._strand if self.strand is None else self.strand
+        strand: Any = task._home if self.strand is None else self.strand
         try:
             strand.call_soon_threadsafe(self.call, task, context=self.context)
         except RuntimeError as error:  # its loop is closed: nobody is left to tell but the task's own strand
@@ -159,6 +161,18 @@ class _Unretrieved:
         site = self.label[1] if isinstance(self.label, tuple) else None
         message = "Task exception was never retrieved" + (f" (spawned at {site})" if site else "")
         self.strand.call_exception_handler({"message": message, "exception": self.exception, "future": self})
+
+
+class LeftStrand:
+    """In a finished task, for the strand that it left to the next one (worker.py): whoever wants that gets the main strand.
+
+    (Each worker has its own. The main strand itself would have its references counted by all threads, for each task.)
+    """
+
+    __slots__ = ("main",)
+
+    def __init__(self, main: Any) -> None:
+        self.main = main
 
 
 class _Raise:
@@ -342,11 +356,17 @@ class Task(Generic[T]):
         strand = self._strand
         if strand._marked is self:
             unmark(strand)
-        self._value = value
+        self._settle(state, value)
+        strand._task_done(self)
+
+    def _settle(self, state: int, value: Any) -> None:
+        """Set the result and tell who waits for it (T5, T6)."""
+        group, self._value = self._value, value
         self._state = state
+        if group is not None:
+            group._deliver(self)
         if self._on_done:
             self._deliver_callbacks()
-        strand._task_done(self)
 
     # Cancelling
 
@@ -364,7 +384,7 @@ class Task(Generic[T]):
                 cancel = self._cancel = _Cancel()
                 cancel.message = msg  # for a task that has not started; delivery sets it for others
             cancel.asked += 1
-        strand = self._strand
+        strand = self._home
         if strand is None:
             return True  # not started: the starter will look (T3)
         running = _get_running_loop()
@@ -516,7 +536,13 @@ class Task(Generic[T]):
 
     def get_loop(self) -> Any:
         """The loop in which it may be awaited: the running one, since it may be awaited in any."""
-        return _get_running_loop() or self._strand or here.main
+        return _get_running_loop() or self._home or here.main
+
+    @property
+    def _home(self) -> Any:
+        """Its strand; None before it has started. (For those who don't hold the strand's turn.)"""
+        strand = self._strand
+        return strand.main if type(strand) is LeftStrand else strand
 
     def get_name(self) -> str:
         """Its name, "Task-N" unless it was given one."""
@@ -582,7 +608,9 @@ class Task(Generic[T]):
 
     @property
     def _asyncio_awaited_by(self) -> frozenset[Any] | None:  # asyncio's call graph
-        return set_of(each._awaiter() for each in list(self._on_done or ()))
+        group = self._value if self._state == PENDING else None
+        waiting = [*(self._on_done or ()), *([group] if hasattr(group, "_awaiter") else [])]
+        return set_of(each._awaiter() for each in waiting)
 
     @property
     def _must_cancel(self) -> bool:  # and this

@@ -462,7 +462,7 @@ class _Stuck:
 
 
 def _home(task: Any) -> Any:
-    return task._strand if isinstance(task, Task) else task.get_loop()
+    return task._home if isinstance(task, Task) else task.get_loop()
 
 
 def _tasks_of(pool: Pool) -> list[Any]:

@@ -25,10 +25,10 @@ from weakref import getweakrefcount
 from plait._rt.asyncgens import hooks
 from plait._rt.breath import GIL_BUILD, breathe
 from plait._rt.here import here
-from plait._rt.mark import MARKS_STAY, mark, unmark
+from plait._rt.mark import MARKS_STAY, current_tasks, forget, mark, unmark
 from plait._rt.points import Point, point_of
 from plait._rt.processor import BATCH
-from plait._rt.task import RETURNED, Task
+from plait._rt.task import RETURNED, LeftStrand, Task
 from plait._rt.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Worker:
         "gave",
         "item",
         "known_since",
+        "left",
         "own_refs",
         "point",
         "pool",
@@ -87,6 +88,7 @@ class Worker:
         self.steps = 0
         self.own_refs = 0
         self.unused: Strand | None = None  # a strand for the next task that starts
+        self.left = LeftStrand(pool.main)
         self.bell = threading.Lock()
         self.bell.acquire()
         self.vitals = Vitals()
@@ -106,6 +108,8 @@ class Worker:
             while not self.pool.stopping and (self.proc is not None or self._wait_for_processor()):
                 self._serve()
         finally:
+            if self.unused is not None:
+                forget(self.unused)
             self.vitals.end()
             self.pool.worker_ended(self)
             self.ended.set()
@@ -175,10 +179,10 @@ class Worker:
             except IndexError:
                 self.steps += turn - 1
                 return False
-            self.running = strand
-            set_loop(strand)
             step = strand._next
             if step is not None:
+                self.running = strand
+                set_loop(strand)
                 if not marks_stay:
                     mark(strand, strand._next_task)
                 try:
@@ -200,6 +204,8 @@ class Worker:
             elif type(strand) is Task:
                 self._start(strand)
             else:
+                self.running = strand
+                set_loop(strand)
                 self._after(strand, strand._drain, self)
             if self.proc is not proc:
                 return False
@@ -215,7 +221,10 @@ class Worker:
         strand, self.unused = self.unused or self.pool.bare_strand(), None
         self.running, self.starting = strand, task
         _set_running_loop(strand)
-        mark(strand, task)
+        if MARKS_STAY:
+            current_tasks[strand] = strand._marked = task
+        else:
+            mark(strand, task)
         task._strand = strand
         if self.pool.points.suspects:
             self.before_step(task)
@@ -228,11 +237,14 @@ class Worker:
             if task._cancel is not None:
                 self._after(strand, task._stopped, stop)
             else:
-                task._finish(RETURNED, stop.value)
-                task._strand = self.pool.main  # for callbacks that are added from now on, from outside any strand
+                if MARKS_STAY:
+                    current_tasks[strand] = strand._marked = None  # (M2)
+                task._settle(RETURNED, stop.value)
+                task._strand = self.left  # type: ignore[assignment]
                 if getrefcount(strand) == self.own_refs and not (strand._ready or strand.__dict__ or getweakrefcount(strand)):
                     self.unused = strand
                 else:
+                    forget(strand)
                     self._end_turn(strand)
         except BaseException as raised:
             self._after(strand, task._stopped, raised)
@@ -281,7 +293,10 @@ class Worker:
         """How many references a strand in `_start` has that only the worker knows."""
         strand = self.running = self.pool.bare_strand()
         _set_running_loop(strand)
+        if MARKS_STAY:
+            current_tasks[strand] = None
         count = getrefcount(strand)
+        forget(strand)
         self._step_out()
         return count
 

@@ -61,10 +61,7 @@ def figures(quick: bool) -> list[Figure]:
         for shape, amount in zip(SHAPES, (n, "50" if quick else "500"), strict=True)
         for mode in ("pair", "two", "one")
     ]
-    monitor = [
-        Case(f"monitor {name}", "plait", ("switch", "--peer", "plait", *steps), {"PLAIT_MONITOR": value})
-        for name, value in (("on", "1"), ("off", "0"))
-    ]
+    monitor = Case("plait", "plait", ("monitor", *(("--n", "50") if quick else ())))
     timers = [
         case
         for kind in (*PENDING, *GONE)
@@ -78,7 +75,7 @@ def figures(quick: bool) -> list[Figure]:
         Figure("scaling", tuple(modes), rounds, ("free-threaded",)),
         Figure("lateness", (Case("plait", "plait", ("lateness",)), go[3]), 1 if quick else 3),
         Figure("hogs", (Case("plait", "plait", ("hogs",)),), 1 if quick else 3),
-        Figure("monitor", tuple(monitor), 2 if quick else 30, ("gil", "free-threaded")),
+        Figure("monitor", (monitor,), 2 if quick else 30, ("gil", "free-threaded")),
         Figure("idle", (Case("plait", "plait", ("idle", "--peer", "plait", "--seconds", seconds)),), 1),
         Figure("mainstrand", tuple(programs), rounds),
         Figure("timers", tuple(timers), 1 if quick else 3, timeout=240.0),

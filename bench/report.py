@@ -191,10 +191,10 @@ class Report:
 
     def monitor(self) -> None:
         def cell(interpreter: Interpreter) -> tuple[float, str] | str:
-            on, off = (self.of("monitor", f"monitor {name}", interpreter.label) for name in ("on", "off"))
-            logs = [math.log(a["cpu_s"] / b["cpu_s"]) for a, b in zip(on, off, strict=True) if "cpu_s" in a and "cpu_s" in b]
+            samples = self.of("monitor", "plait", interpreter.label)
+            logs = [math.log(each["on_s"] / each["off_s"]) for each in samples if "on_s" in each]
             if not logs:
-                return self.missing(on + off)
+                return self.missing(samples)
             mean, low, high = (math.expm1(x) * 100 if math.isfinite(x) else x for x in interval(logs))
             return high, f"{mean:+.2f} % [{low:+.2f}, {high:+.2f}], {len(logs)} pairs"
 

@@ -76,6 +76,11 @@ class Gaps:
             return self._note_schedules(watch.vitals for watch in watches.values())
         return 0.0
 
+    def glanced(self) -> None:
+        """In place of `note`, when the clocks have been noted and nothing else."""
+        self._process_ns = time.process_time_ns()
+        self._stale += 1
+
     def note_all(self) -> float:
         """Before the monitor starts, every sixteenth time, and before it sleeps."""
         self._looks, self._process_ns = ALL_EVERY, time.process_time_ns()

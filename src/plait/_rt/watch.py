@@ -70,6 +70,13 @@ class Watch:
         self.reported = False
         self.caught: Any = None  # its stack and task, taken right after it let go of the GIL
 
+    @classmethod
+    def since_last(cls, holder: Worker | ThreadStrand, turn: Turn, last: float, stall_after: float) -> Watch:
+        """Of a turn that was seen at the last glance already."""
+        watch = cls(holder, turn, holder.item if isinstance(holder, Worker) else None, last, stall_after)
+        watch.first_clock = watch.vitals.noted
+        return watch
+
     def _run(self) -> None:
         self.over = time.monotonic()
 

@@ -12,6 +12,7 @@ import pytest
 from unit_helpers import LONG, eventually, everywhere, hear, in_plait, in_strand, value
 
 import plait
+from plait._rt.processor import BATCH, FIRST
 
 
 @everywhere
@@ -109,6 +110,39 @@ async def test_timers_fire_while_the_workers_are_busy() -> None:
 
 
 # call_later, call_at
+
+
+@in_plait(workers=1, handoff_after=1000.0)
+async def test_those_whose_time_has_come_go_first_but_others_have_their_turn() -> None:
+    """Behind a queue of tasks that take long each of these would make them later."""
+    order: list[Any] = []
+    deadlines: list[float] = []
+    sleepers, waiters = FIRST + 50, 200
+
+    async def sleeper(number: int) -> None:
+        deadlines.append(time.monotonic() + 0.1)
+        await plait.sleep(0.1)
+        order.append(number)
+
+    async def waiter() -> None:
+        order.append("waiter")
+
+    async def busy() -> list[plait.Task[None]]:
+        tasks = [plait.spawn(waiter()) for _ in range(waiters)]
+        while time.monotonic() < max(deadlines) + 0.01:
+            pass
+        return tasks
+
+    sleeping = [plait.spawn(sleeper(number)) for number in range(sleepers)]
+    await eventually(lambda: len(deadlines) == sleepers)
+    for task in [*sleeping, *await plait.spawn(busy())]:
+        await task
+    first = order.index(0)
+    assert first <= BATCH
+    assert order[first : first + FIRST] == list(range(FIRST))
+    assert order[first + FIRST] == "waiter"
+    assert [each for each in order if each != "waiter"] == list(range(sleepers))
+    assert len(order) == sleepers + waiters
 
 
 @everywhere

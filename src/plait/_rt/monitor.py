@@ -31,6 +31,7 @@ from plait._rt import interval
 from plait._rt.breath import GIL_BUILD
 from plait._rt.gap import GAP, Gaps
 from plait._rt.loop import logger
+from plait._rt.points import COMPUTED, LONG, start_of
 from plait._rt.strand import LOOK_AGAIN
 from plait._rt.watch import TICK, Watch, follow
 from plait._rt.worker import Worker
@@ -50,6 +51,7 @@ QUICK_TICKS = 20
 ERROR_AFTER = 0.500  # seconds; when a stall is reported again, as an error
 RETRY = 0.050  # seconds after which one that could not be judged, or was not to blame so far, is looked at again
 REPORTING = 0.002  # seconds that the reports of one look may take
+OVERSLEPT = 0.002  # seconds; less than half of the usual switch interval
 LINGER = 0.050  # how long everybody must be idle before the monitor sleeps: waking it costs more than a few ticks
 
 
@@ -71,7 +73,7 @@ class Monitor:
         self._quick = 0  # quick ticks to come
         self._calm = 0  # looks since one that found anything stuck
         self._last_look = 0.0
-        self._seen: dict[Any, tuple[Any, int]] = {}  # which turns a glance found
+        self._seen: dict[Any, tuple[Any, int]] = {}  # which turns the last look or glance found; whose clocks were noted
         self._glances = 0  # since the last look
         self.handoffs = self.stalls = 0
 
@@ -108,7 +110,7 @@ class Monitor:
         self._report.start()
         self._gaps.begin()
         while not pool.stopping:
-            time.sleep(self._tick())
+            self._sleep(self._tick())
             try:
                 busy = self._glance() or self._look()
             except Exception:
@@ -121,6 +123,19 @@ class Monitor:
         interval.put_back(self)
         self._gaps.end()
         self._report.finish(self._watches.values())
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep for a tick. If it takes much longer somebody has the GIL and computes: it is asked for more often at once, for
+        the look that comes now lets go of it several times."""
+        began = time.monotonic()
+        time.sleep(seconds)
+        if time.monotonic() - began - seconds > OVERSLEPT and GIL_BUILD():
+            self.crowded()
+
+    def crowded(self) -> None:
+        """Somebody computes and others want to run: on a GIL build it is passed on more often for a while. From any thread."""
+        self._crowded_at = time.monotonic()
+        interval.lower(self)
 
     def _tick(self) -> float:
         if self._quick > 0:
@@ -162,23 +177,24 @@ class Monitor:
         if self._calm < CALM_LOOKS or self._glances >= GLANCES or crowded or now - self._looked_at >= GAP:
             self._glances = 0
             return False
-        seen, self._seen = self._seen, {}
+        seen, found = self._seen, {}
         half, goes_on, clocks = (now - self._last_look) * 0.5e9, True, []
         for holder, turn in self._pool.turns():
             _, running, batch, vitals = turn
             clock = vitals.cpu_ns()
             clocks.append((vitals, clock))
-            self._seen[holder] = running, batch
+            found[holder] = running, batch
             if seen.get(holder) == (running, batch):
                 self._watches.setdefault(
                     holder, Watch.since_last(holder, turn, self._last_look, self._pool.options.stall_after)
                 )
                 goes_on = False
-            elif clock - vitals.noted < half:
+            elif holder not in seen or clock - vitals.noted < half:
                 goes_on = False
         if not goes_on or not clocks:
             self._glances = 0
             return False
+        self._seen = found
         for vitals, clock in clocks:
             vitals.noted = clock
         self._watches.clear()
@@ -214,7 +230,8 @@ class Monitor:
             elif time.monotonic() - now < REPORTING or watch.caught:
                 self._report_on(watch)
         waiting = self._look_at_executor(now)
-        self._calm = 0 if any(watch.posted or watch.still for watch in watches.values()) else self._calm + 1
+        hurry = any((watch.posted or watch.still) and watch.handed_off is None for watch in watches.values())
+        self._calm = 0 if hurry else self._calm + 1
         self._last_look = now
         self._seen = {holder: (watch.running, watch.batch) for holder, watch in watches.items()}
         ended = time.monotonic()
@@ -236,14 +253,32 @@ class Monitor:
         """Hand it on if the turn that worker is in is stuck."""
         processor = worker.proc
         if watch.turn_since == now:  # a new turn
-            if (self._quick > 0 or watch.rested(now - self._last_look)) and watch.vitals.sleeps():
+            watch.unseen = (now - self._looked_at) / 2
+            rested = worker not in self._seen or watch.rested(now - self._last_look)
+            if (rested or self._quick > 0) and watch.vitals.sleeps():
                 watch.still = 1
         elif processor is None:
-            hog = watch.handed_off is not None and not worker.retired and not GIL_BUILD()
-            if hog and not watch.still and watch.computed() >= self._pool.options.handoff_after:
-                worker.yield_cores()
-        elif self.something_waits(processor) and (watch.sleeps() or now - watch.turn_since >= self._pool.options.handoff_after):
+            if watch.handed_off is not None:
+                self._see_to_hog(worker, watch)
+        elif self.something_waits(processor) and (watch.sleeps() or self._is_long(worker, watch, now)):
             self._hand_off(worker, watch, now)
+
+    def _see_to_hog(self, worker: Worker, watch: Watch) -> None:
+        """It goes on computing without a processor. (Only some time on a core makes its place one that computes.)"""
+        if watch.computed() < COMPUTED:
+            return
+        if not (watch.still or worker.retired or GIL_BUILD()):
+            worker.yield_cores()
+        if watch.suspect is not None:
+            self._pool.points.caught(*watch.suspect, True)
+            watch.suspect = None
+            if GIL_BUILD():
+                self._pool.hogs.caught(worker)
+
+    def _is_long(self, worker: Worker, watch: Watch, now: float) -> bool:
+        """Does it compute for too long? A step from where one was caught before is likely to be as long, and gets less time."""
+        patience = self._pool.options.handoff_after
+        return now - watch.turn_since + watch.unseen >= (patience if worker.point is None else patience / 2)
 
     def _see_to_interval(self, now: float, known: dict[Any, Watch]) -> None:
         """Lower the switch interval while a turn computes and another thread of ours wants to run."""
@@ -251,8 +286,7 @@ class Monitor:
             known.get(holder) is watch and watch.vitals.cpu_ns() > watch.vitals.noted and now - watch.since > TICK
             for holder, watch in self._watches.items()
         ):
-            self._crowded_at = now
-            interval.lower(self)
+            self.crowded()
         elif now - self._crowded_at > LINGER:
             interval.put_back(self)
 
@@ -300,18 +334,25 @@ class Monitor:
         return len(pool.poller) > 0 or len(pool.timers) > 0
 
     def _hand_off(self, worker: Worker, watch: Watch, now: float) -> None:
-        task, point = self._pool.task_of_turn(worker), worker.point
-        computes, computed = not watch.still, watch.computed()
+        task, point, starting = self._pool.task_of_turn(worker), worker.point, worker.starting
         if not self._pool.handoff.give(worker):
             return
         watch.strand._post(LOOK_AGAIN)  # the worker's fast path looks at nothing else
         watch.handed_off = now - watch.turn_since
         self.handoffs += 1
+        coro = None if task is None else task._coro
+        suspect = None
+        if coro.__class__ is CoroutineType:
+            suspect = coro.cr_code, start_of(coro.cr_code) if task is starting else point
+        if not watch.still:
+            watch.suspect = suspect
+            if suspect is not None and watch.computed() >= LONG:
+                self._pool.points.suspect(suspect[0])
+            self._see_to_hog(worker, watch)
+            return
         self._quick = QUICK_TICKS
-        if computes and computed < self._pool.options.handoff_after / 2:
-            return  # it had no core, or no GIL: that says nothing about the place
-        if task is not None and task._coro.__class__ is CoroutineType and not (GIL_BUILD() and watch.vitals.waits_for_futex()):
-            self._pool.points.caught(task._coro.cr_code, point, computes)
+        if suspect is not None and not (GIL_BUILD() and watch.vitals.waits_for_futex()):
+            self._pool.points.caught(*suspect, False)
 
     # Shutdown's question
 

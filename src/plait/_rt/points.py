@@ -26,6 +26,7 @@ from plait._rt.places import is_installed, is_librarys, is_plaits
 KNOWN = 2.0
 MOST = 8.0
 LONG = 0.001  # seconds; a step that takes less did not block
+COMPUTED = 0.0025  # seconds on a core; a step that takes less does not compute for long, however long it waited for the GIL
 MANY = 1000  # suspects and points; programs that make code as they run don't grow them for ever
 
 Point = tuple[CodeType, int]
@@ -43,13 +44,17 @@ class Points:
         self._scores: dict[Point, float] = {}
         self._computing: dict[Point, None] = {}
 
-    def caught(self, code: CodeType, point: Point | None, computes: bool) -> None:
-        """A task of that outermost code was stuck in a step; point is where it was resumed, None if that was not noted."""
+    def suspect(self, code: CodeType) -> None:
+        """From now on the steps of tasks of that outermost code note their points."""
         if len(self.suspects) >= MANY or len(self._scores) >= MANY:
             self.suspects.clear()
             self._scores.clear()
             self._computing.clear()
         self.suspects[code] = None
+
+    def caught(self, code: CodeType, point: Point | None, computes: bool) -> None:
+        """A task of that outermost code was stuck in a step; point is where it was resumed, None if that was not noted."""
+        self.suspect(code)
         if point is not None:
             self._scores[point] = min(self._scores.get(point, 0.0) + 1.0, MOST)
             if computes:
@@ -65,10 +70,16 @@ class Points:
         """Does a step from there compute, as opposed to block?"""
         return point in self._computing
 
-    def took(self, point: Point, seconds: float) -> None:
-        """A step from a known point took so long."""
+    def took(self, point: Point, seconds: float, computed: float) -> None:
+        """A step from a known point took so long, so much of it on a core."""
         score = self._scores.get(point, 0.0)
-        self._scores[point] = min(score + 1.0, MOST) if seconds >= LONG else score / 2
+        as_long = computed >= COMPUTED if point in self._computing else seconds >= LONG
+        self._scores[point] = min(score + 1.0, MOST) if as_long else score / 2
+
+
+def start_of(code: CodeType) -> Point:
+    """Where a coroutine is that has yet to start."""
+    return code, -1
 
 
 def point_of(coro: CoroutineType[Any, Any, Any]) -> Point:

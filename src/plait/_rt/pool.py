@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import sys
 import threading
 import time
 import weakref
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait._rt.handoff import HandOff
 from plait._rt.here import here
+from plait._rt.hogs import Hogs
 from plait._rt.idle import Idle
 from plait._rt.monitor import Monitor
 from plait._rt.offload import Lane, Offload
@@ -83,6 +85,7 @@ class Pool:
         self.monitor = Monitor(self, report)
         self.handoff = HandOff(self)
         self.points = Points()
+        self.hogs = Hogs()
         self.started = self.watched = self.stopping = self.closed = self.orphaned = False
         self.polls = 0
         self._ended_steps = self._ended_gave = 0
@@ -287,9 +290,9 @@ class Pool:
         for handle in handles:
             handle._loop._post(handle)
 
-    def fire_timers(self) -> None:
-        """Post the timers that are due."""
-        for timer in self.timers.due(time.monotonic()):
+    def fire_timers(self, most: int = sys.maxsize) -> None:
+        """Post the timers that are due, the oldest so many."""
+        for timer in self.timers.due(time.monotonic(), most):
             timer._loop._post(timer)
 
     # The end

@@ -11,18 +11,19 @@ Ownership
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
-    from plait._rt.strand import Strand
-    from plait._rt.task import Task
     from plait._rt.worker import Worker
 
 T = TypeVar("T")
 
 BATCH = 61  # turns between two looks at injector, timers and poller (Go's and tokio's number: prime, so nothing locks step)
+FIRST = 2 * BATCH  # how many timers may jump the queue at once
 RUN_ON = 3  # how many just-woken strands a batch lets jump the queue (tokio's cap)
 
 
@@ -40,32 +41,68 @@ def items_of(queue: deque[T]) -> list[T]:
     return items
 
 
+class _LastOfFirst:
+    """Queued like a strand, behind the timers that were let go first."""
+
+    __slots__ = ("_began", "_processor")
+
+    _next = None
+    _marked = None
+
+    def __init__(self, processor: Processor, began: float) -> None:
+        self._processor, self._began = processor, began
+
+    def _drain(self, _worker: Any) -> None:
+        now = time.monotonic()
+        self._processor.first_again = now + (now - self._began) / 4
+
+    def _end_turn(self) -> bool:
+        return False
+
+
 class Processor:
     """A run queue and who holds it."""
 
-    __slots__ = ("holder", "number", "pool", "queue", "run_on", "steals")
+    __slots__ = ("first_again", "holder", "number", "pool", "queue", "run_on", "steals")
 
     def __init__(self, pool: Pool, number: int) -> None:
         self.pool = pool
         self.number = number
-        self.queue: deque[Strand | Task[Any]] = deque()
+        self.queue: deque[Any] = deque()  # strands, and tasks that have yet to get one
         self.run_on = RUN_ON
         self.holder: list[Worker] = []
         self.steals = 0
+        self.first_again = 0.0  # when timers may jump the queue again; infinite while those that did are in it
 
     def look(self, glance: bool) -> None:
         """Take a share of the injector, fire due timers, and, after a full batch, glance at the poller."""
         pool = self.pool
-        self.run_on = RUN_ON
         if pool.injector:
             share = len(pool.injector) // len(pool.processors) + 1
             self._take(pool.injector.popleft, min(share, BATCH))
         if pool.timers:
-            pool.fire_timers()
+            self._fire_timers()
+        self.run_on = RUN_ON
         if glance and len(pool.poller):
             pool.idle.glance()
         if pool.idle.parked and (len(self.queue) > 1 or pool.injector):
             pool.idle.notify()
+
+    def _fire_timers(self) -> None:
+        """Let those go first whose time has come (as Go's goready does with one): behind 64 that block, each would make them
+        later. Those who wait get a quarter of the time that takes before it happens again."""
+        queue = self.queue
+        waiting = len(queue)
+        self.run_on = 0
+        if not waiting:
+            self.pool.fire_timers()
+        elif (now := time.monotonic()) >= self.first_again:
+            self.pool.fire_timers(FIRST)
+            fired = len(queue) - waiting
+            if fired > 0:
+                self.first_again = math.inf
+                queue.append(_LastOfFirst(self, now))
+                queue.rotate(fired + 1)
 
     def steal(self) -> bool:
         """Take half of another processor's queue; False if there is nothing anywhere."""

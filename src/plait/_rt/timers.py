@@ -22,6 +22,7 @@ Most timers are time-outs, which are gone before that. A timer that is cancelled
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
@@ -63,14 +64,15 @@ class Timers:
         """From any thread."""
         self._incoming.append(timer)
 
-    def due(self, now: float) -> list[Any]:
-        """Take out the timers whose deadline has come, oldest deadline first; none if another thread is looking."""
+    def due(self, now: float, most: int = sys.maxsize) -> list[Any]:
+        """Take out the timers whose deadline has come, oldest deadline first, so many at most; none if another thread is
+        looking."""
         if not (self._incoming or self._heap) or not self._turn.acquire(False):
             return []
         try:
             self._take_in()
-            found = []
-            while (when := self._first()) is not None and when <= now:
+            found: list[Any] = []
+            while (when := self._first()) is not None and when <= now and len(found) < most:
                 found.append(heappop(self._heap)[2])
             return found
         finally:

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from plait._rt.worker import Worker
 
 if TYPE_CHECKING:
+    from types import CodeType
+
+    from plait._rt.points import Point
     from plait._rt.pool import Pool
     from plait._rt.strand import Strand
     from plait._rt.thread_strand import ThreadStrand
@@ -50,7 +53,9 @@ class Watch:
         "since",
         "still",
         "strand",
+        "suspect",
         "turn_since",
+        "unseen",
         "vitals",
     )
 
@@ -60,10 +65,12 @@ class Watch:
         self.since = self.turn_since = self.ran_at = now
         self.first_clock = self.vitals.cpu_ns()
         self.first_wait = 0  # how long it had waited for a core by then, in all
+        self.unseen = 0.0  # how long the turn may have lasted before it was seen, about
         self.still = 0  # looks in a row that found it asleep
         self.posted = False
         self.over: float | None = None
         self.handed_off: float | None = None  # seconds it took
+        self.suspect: tuple[CodeType, Point | None] | None = None  # what was handed off, not known yet to compute
         self.kept_gil = self.kept_until = 0.0  # for how long it kept the GIL to itself, and when it let go
         self.excused = 0.0  # for how long somebody else kept it from running
         self.report_at = now + stall_after
@@ -98,6 +105,11 @@ class Watch:
                 self.first_clock = self.vitals.cpu_ns()
             self.first_wait = self.vitals.schedule()[0]
             self.strand._post(self)
+
+    def goes_on_from(self, before: Watch) -> None:
+        """It is the next item of the turn that before watched."""
+        self.turn_since, self.unseen = before.turn_since, before.unseen
+        self.handed_off, self.suspect = before.handed_off, before.suspect
 
     def note(self, now: float) -> None:
         """Note the thread's clock; at the end of each look."""
@@ -141,5 +153,5 @@ def follow(watches: dict[Any, Watch], pool: Pool, now: float) -> dict[Any, Watch
             continue
         current[holder] = watch = Watch(holder, turn, item, now, pool.options.stall_after)
         if before is not None and before.is_of(turn):
-            watch.turn_since, watch.handed_off = before.turn_since, before.handed_off
+            watch.goes_on_from(before)
     return current

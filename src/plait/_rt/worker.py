@@ -26,7 +26,7 @@ from plait._rt.asyncgens import hooks
 from plait._rt.breath import GIL_BUILD, breathe
 from plait._rt.here import here
 from plait._rt.mark import MARKS_STAY, current_tasks, forget, mark, unmark
-from plait._rt.points import Point, point_of
+from plait._rt.points import Point, point_of, start_of
 from plait._rt.processor import BATCH
 from plait._rt.task import RETURNED, LeftStrand, Task
 from plait._rt.vitals import Vitals
@@ -81,7 +81,7 @@ class Worker:
         self.starting: Task[Any] | None = None  # a task in its first step: the pool lists it when it outlives that
         self.item: Any = None  # what it runs of the strand's queue; left as it is on the fast path (`task`)
         self.point: Point | None = None  # where the task that it runs was resumed, if that was noted (points.py)
-        self.known_since = 0.0  # when the step from a known point began
+        self.known_since = 0.0, 0.0  # when the step from a known point began, by the clock and by the thread's
         self.gave = 0  # how often it gave its processor away itself
         self.retired = False  # not to be a spare any more
         self.batch = 0
@@ -143,6 +143,7 @@ class Worker:
                 try:
                     full = self._run_batch(proc)
                 except (KeyboardInterrupt, SystemExit) as stop:
+                    self.point = None
                     pool.stop_main(stop)
                 except Exception:
                     self.point = None
@@ -153,6 +154,7 @@ class Worker:
                 pool.monitor.wake()
                 full = False
         self._step_out()
+        pool.hogs.leave(self)
         # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
         pool.idle.notify()
 
@@ -266,14 +268,18 @@ class Worker:
         pool = self.pool
         if coro.__class__ is not CoroutineType or coro.cr_code not in pool.points.suspects:
             return
-        self.point = point = point_of(coro)
+        self.point = point = start_of(coro.cr_code) if task is self.starting else point_of(coro)
         if not pool.points.is_known(point):
             return
         if self.proc is not None and pool.monitor.something_waits(self.proc) and pool.handoff.give(self):
             self.gave += 1
-            if pool.points.computes(point) and not GIL_BUILD():
-                self.yield_cores()
-        self.known_since = time.monotonic()
+            if pool.points.computes(point):
+                if GIL_BUILD():
+                    pool.monitor.crowded()
+                    pool.hogs.wait(self)
+                else:
+                    self.yield_cores()
+        self.known_since = time.monotonic(), time.thread_time()
 
     def yield_cores(self) -> None:
         """The step computes without a processor: let threads that have one go first, on a build where it doesn't keep them
@@ -285,9 +291,10 @@ class Worker:
     def after_step(self) -> None:
         """The step of a suspect is over."""
         point, self.point = self.point, None
-        if self.known_since and point is not None:
-            self.pool.points.took(point, time.monotonic() - self.known_since)
-            self.known_since = 0.0
+        since, clock = self.known_since
+        if since and point is not None:
+            self.pool.points.took(point, time.monotonic() - since, time.thread_time() - clock)
+            self.known_since = 0.0, 0.0
 
     def _count_own_refs(self) -> int:
         """How many references a strand in `_start` has that only the worker knows."""

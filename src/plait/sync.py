@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Literal
 
 from plait._rt.waiter import ABANDONED, Waiter
@@ -20,15 +19,19 @@ class _EventWait(Waiter):
         self._event = event
 
     def __next__(self) -> Waiter:
-        if self._event._set and not self._state:
+        if not (self._event._unset or self._state):
             raise StopIteration(True)
         return super().__next__()
 
     def _enrol(self) -> None:
-        event = self._event
-        event._waiting.append(self)
-        if event._set:
-            event._wake_all()
+        unset = self._event._unset
+        waiting = unset.get(None)
+        if waiting is None:
+            self._fire()
+            return
+        waiting.append(self)
+        if unset.get(None) is not waiting:  # a `set` took it, and may have been done before we came (E1)
+            _wake(waiting)
 
     def _withdraw(self) -> None:
         self._event._abandoned()
@@ -43,32 +46,35 @@ class Event:
     Thread safety: every method, from anywhere; none blocks, and a signal handler or finaliser may call `set`.
 
     Invariants
-        E1  Who waits appends itself and looks at the flag after; `set` raises the flag and empties the queue after.
-            Whichever comes second sees the other, so nobody sleeps through a `set`, even one followed by `clear` at once.
+        E1  From a `clear` to the next `set` those who wait are in one list, the entry of `_unset`; it has none while it is set.
+            `set` takes the list out and wakes who is in it, `clear` puts a new one in: each is one atomic step. Who waits
+            appends itself and looks after whether the list is still there. Whichever comes second sees the other, so nobody
+            sleeps through a `set`, even one followed by `clear` at once; and who waits after that `clear` is in another list,
+            where a `set` that is slow to wake the others doesn't find it.
         E2  A waiter is woken by its own strand (waiter.py), so it may be popped, fired and cancelled at once.
-        E3  A purge takes abandoned waiters out one by one. A living one is never out of the queue, not for a moment: a `set`
+        E3  A purge takes abandoned waiters out one by one. A living one is never out of its list, not for a moment: a `set`
             would miss it.
     """
 
-    __slots__ = ("_dead", "_set", "_waiting")
+    __slots__ = ("_dead", "_unset")
 
     def __init__(self) -> None:
-        self._set = False
-        self._dead = 0  # abandoned waiters in the queue, roughly
-        self._waiting: deque[_EventWait] = deque()
+        self._dead = 0  # abandoned waiters in the list, roughly
+        self._unset: dict[None, list[_EventWait]] = {None: []}
 
     def is_set(self) -> bool:
         """Is it set?"""
-        return self._set
+        return not self._unset
 
     def set(self) -> None:
         """Set it, and wake everybody who waits."""
-        self._set = True
-        self._wake_all()
+        waiting = self._unset.pop(None, None)
+        if waiting:
+            _wake(waiting)
 
     def clear(self) -> None:
         """Reset it: later waits suspend."""
-        self._set = False
+        self._unset.setdefault(None, [])
 
     def wait(self) -> Any:
         """`await event.wait()`: suspend until it is set; returns True. A checkpoint only if it has to wait.
@@ -77,35 +83,39 @@ class Event:
         """
         return _EventWait(self)
 
-    def _wake_all(self) -> None:
-        waiting = self._waiting
-        while True:
-            try:
-                waiter = waiting.popleft()
-            except IndexError:
-                return
-            waiter._fire()
-
     def _abandoned(self) -> None:
         self._dead += 1
-        if self._dead >= _PURGE_AT_LEAST and self._dead * 2 > len(self._waiting):
+        waiting = self._unset.get(None, ())
+        if self._dead >= _PURGE_AT_LEAST and self._dead * 2 > len(waiting):
             self._dead = 0
-            self._purge()
-
-    def _purge(self) -> None:
-        waiting, index = self._waiting, 0
-        while True:  # (not by iterating: on a free-threaded build that raises when another thread changes the queue)
-            try:
-                waiter = waiting[index]
-                if waiter._state != ABANDONED:
-                    index += 1
-                else:
-                    waiting.remove(waiter)
-            except IndexError:
-                if index >= len(waiting):
-                    return
-            except ValueError:
-                pass  # a `set` took it
+            _purge(waiting)
 
     def __repr__(self) -> str:
-        return f"<plait.Event {'set' if self._set else 'unset'}, {len(self._waiting)} waiting>"
+        return f"<plait.Event {'unset' if self._unset else 'set'}, {len(self._unset.get(None, ()))} waiting>"
+
+
+def _wake(waiting: list[_EventWait]) -> None:
+    """First come, first served; several threads may do it at once."""
+    waiting.reverse()
+    while True:
+        try:
+            waiter = waiting.pop()
+        except IndexError:
+            return
+        waiter._fire()
+
+
+def _purge(waiting: Any) -> None:
+    index = 0
+    while True:  # (not by iterating: on a free-threaded build that raises when another thread changes the list)
+        try:
+            waiter = waiting[index]
+            if waiter._state != ABANDONED:
+                index += 1
+            else:
+                waiting.remove(waiter)
+        except IndexError:
+            if index >= len(waiting):
+                return
+        except ValueError:
+            pass  # a `set` took it

@@ -1,8 +1,8 @@
 """Snapshot: what the threads and tasks of some runtimes do just now, as plain data.
 
 It is made on a thread of its own while everybody goes on, so it is no instant of the program's: a task may have moved on
-between two lines of it. What is suspended is read by whoever has the turn of its strand, for otherwise it might be resumed under the
-reader's eyes, which a free-threaded build doesn't survive:
+between two lines of it. What is suspended is read by whoever has the turn of its strand, for otherwise it might be resumed
+under the reader's eyes, which a free-threaded build doesn't survive:
 
     an idle strand     we take the turn (strand.py), read, and give it back
     a busy one         is asked: a look is posted to it (and wakes it, if it sleeps at a poller of its own)

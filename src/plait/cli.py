@@ -120,7 +120,7 @@ def _add_ps(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
-    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="seconds to wait for the answer (5)")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="seconds for it to take notice (5)")
     parser.add_argument("pid", type=_pid, metavar="PID", help="the process")
     parser.set_defaults(act=_ps)
 

@@ -6,11 +6,11 @@ import json
 import os
 import socket
 import sys
-import time
 from typing import Any
 
 from plait.ps.door import address_of, peer_of
 
+WORKING = 60.0  # seconds for a process that took notice: it may have a million tasks
 _SILENT = """process {pid} does not answer. It may
   - run no plait at all, or a plait that has spawned nothing yet: start it by `plait run`, or with PLAIT_WATCH_MAIN=1
   - have PLAIT_PS=0 in its environment
@@ -25,7 +25,7 @@ class NoAnswer(Exception):
 
 
 def ask(pid: int, seconds: float) -> dict[str, Any]:
-    """What process pid says of its runtimes (snapshot.py), within so many seconds."""
+    """What process pid says of its runtimes (snapshot.py); it has so many seconds to take notice of us."""
     if sys.platform != "linux":
         raise NoAnswer(
             "plait ps needs Linux's abstract sockets: here the program itself can log plait.stats(), and plait.stalls tells"
@@ -44,25 +44,17 @@ def ask(pid: int, seconds: float) -> dict[str, Any]:
 
 
 def _read(pid: int, seconds: float) -> bytes:
-    until = time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(seconds)
         asking.connect(address_of(pid))
         other, _ = peer_of(asking)
         if other != pid:  # anybody may take a name
             raise NoAnswer(f"what answers in the name of process {pid} is another process, {other or 'in another container'}")
-        chunks = []
-        while chunk := _receive(asking, until):
+        chunks = [asking.recv(1)]
+        asking.settimeout(max(seconds, WORKING))
+        while chunk := asking.recv(1 << 16):
             chunks.append(chunk)
         return b"".join(chunks)
-
-
-def _receive(asking: socket.socket, until: float) -> bytes:
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    asking.settimeout(left)
-    return asking.recv(1 << 16)
 
 
 def _exists(pid: int) -> bool:

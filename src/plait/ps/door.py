@@ -143,6 +143,7 @@ class _Listener:
         calling.settimeout(PATIENCE)
         try:
             _, uid = peer_of(calling)
+            calling.sendall(b"\n")  # we are here; the rest takes as long as there are tasks
             calling.sendall(json.dumps(self._door.answer_to(uid)).encode())
         except OSError:  # it went away, or does not read
             pass

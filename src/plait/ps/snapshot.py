@@ -6,8 +6,9 @@ under the reader's eyes, which a free-threaded build doesn't survive:
 
     an idle strand     we take the turn (strand.py), read, and give it back
     a busy one         is asked: a look is posted to it (and wakes it, if it sleeps at a poller of its own)
-    a stuck one        doesn't get to the look in time. What its other tasks do is read all the same under a GIL; without one
-                       only where they begin
+    a stuck one        doesn't get to the look in time. Under a GIL it is read all the same. Without one: a strand with its own
+                       thread has the look in front of all that it will run, where it waits until we have read (all but what
+                       it runs now); of a pooled one we tell only where its tasks begin
     what runs          is told by its thread's stack (capture.py)
 """
 
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from asyncio import Handle, all_tasks, current_task
+from collections.abc import Sequence
 from typing import Any
 
 from plait._rt.awaiters import awaiter_of, set_of
@@ -165,8 +167,7 @@ def _read_all(tasks: dict[Strand | None, list[Any]], numbers: _Numbers) -> dict[
         look = _Look(strand, theirs, numbers)
         if strand is None or not look.take_turn():
             looks.append(look)
-            if strand is not None and strand.is_running():
-                strand._post(look)
+            look.post()
         known.update(look.found)
     until = time.monotonic() + PATIENCE
     for look in looks:
@@ -181,6 +182,7 @@ class _Look:
 
     def __init__(self, strand: Strand | None, tasks: list[Any], numbers: _Numbers) -> None:
         self._strand, self._tasks, self._numbers = strand, tasks, numbers
+        self._reading = threading.Lock()  # held while the tasks are read, by either side
         self._done = threading.Event()
         self._late = False
         self.found: dict[Any, dict[str, Any]] = {}
@@ -197,30 +199,54 @@ class _Look:
         except (IndexError, ValueError):
             return False
         try:
-            self.found = self._read(True)
+            self.found = self._read()
         finally:
             if strand._end_turn():
                 strand._pool.schedule(strand)
         return True
 
+    def post(self) -> None:
+        """Have it read by the strand."""
+        strand: Any = self._strand
+        if isinstance(strand, ThreadStrand):
+            strand._ready.appendleft(self)  # type: ignore[attr-defined]
+            if strand._parked:
+                strand._ring()
+        elif strand is not None:
+            strand._post(self)
+
     def _run(self) -> None:
         """As an item of the strand's queue."""
-        if not self._late:
+        with self._reading:
+            if self._late:
+                return
             try:
-                self.found = self._read(True)
-            finally:
-                self._done.set()
+                self.found = self._read()
+            except Exception:  # no concern of the strand's: who asked will read, fail, and say so
+                return
+            self._done.set()
 
     def result(self, until: float) -> dict[Any, dict[str, Any]]:
         """What was found; if nobody comes to look, what can be said from outside."""
-        if self._strand is not None and self._strand.is_running() and self._done.wait(max(0.0, until - time.monotonic())):
+        if self._strand is not None and self._strand.is_running():
+            self._done.wait(max(0.0, until - time.monotonic()))
+        with self._reading:
+            if not self._done.is_set():
+                self._late = True
+                self.found, self._tasks = self._read(self._hidden()), []  # the look may stand in the queue for long
             return self.found
-        self._late = True
-        found, self._tasks = self._read(not FREE_THREADED), []  # the look may stand in the queue for long
-        return found
 
-    def _read(self, deep: bool) -> dict[Any, dict[str, Any]]:
-        return {task: _task(task, self._strand, deep, self._numbers) for task in self._tasks if not task.done()}
+    def _hidden(self) -> list[Any]:
+        """The tasks that may be resumed while we read."""
+        strand = self._strand
+        if not FREE_THREADED:
+            return []
+        return [_task_in(strand._pool, strand, strand)] if isinstance(strand, ThreadStrand) else self._tasks
+
+    def _read(self, hidden: Sequence[Any] = ()) -> dict[Any, dict[str, Any]]:
+        shallow = set(map(id, hidden))
+        tasks = [task for task in self._tasks if not task.done()]
+        return {task: _task(task, self._strand, id(task) not in shallow, self._numbers) for task in tasks}
 
 
 def _task(task: Any, strand: Strand | None, deep: bool, numbers: _Numbers) -> dict[str, Any]:

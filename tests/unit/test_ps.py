@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def test_the_tree_and_the_json(program: Start) -> None:
     assert lines[at + 1].startswith(f"        spawned at {run.file}:")
     below = lines[at + 1 : at + 15]
     assert "      - child: waiting for plait.Event.wait" in below
-    assert "      - local: waiting for " + ("asyncio.sleep" if sys.version_info < (3, 16) else below[-1]) in below
+    assert "      - local: waiting for asyncio.sleep" in below
     assert f"          {run.file}:{line_of(STUCK, 'INNER')} in inner" in below
     code, out, err = ps("--json", run.process.pid)
     assert (code, err) == (0, "")
@@ -198,6 +198,36 @@ def test_tasks_of_asyncios_own() -> None:
         assert tasks["waits"]["waits_for"] == "asyncio.wait"
         waiting.cancel()
         task.cancel()
+
+    plait.run(main())
+
+
+def test_coroutines_that_are_not_the_interpreters() -> None:
+    class Odd(Coroutine):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            self.inner = forever()
+
+        def send(self, value: Any) -> Any:
+            return self.inner.send(value)
+
+        def throw(self, *what: Any) -> Any:
+            return self.inner.throw(*what)
+
+        def close(self) -> None:
+            self.inner.close()
+
+        def __await__(self) -> Any:
+            return self
+
+    async def main() -> None:
+        task = plait.spawn(Odd(), name="odd")
+        waiting = plait.spawn(plait.Event().wait(), name="bare")
+        await plait.spawn(value(1))
+        tasks = by_name(await ask_ourselves())
+        assert (tasks["odd"]["waits_for"], tasks["odd"]["stack"]) == ("plait.Event.wait", [])
+        assert (tasks["bare"]["waits_for"], tasks["bare"]["stack"]) == ("plait.Event.wait", [])
+        task.cancel()
+        waiting.cancel()
 
     plait.run(main())
 

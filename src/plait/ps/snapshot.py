@@ -21,6 +21,7 @@ import threading
 import time
 from asyncio import Handle, all_tasks, current_task
 from collections.abc import Sequence
+from types import CodeType
 from typing import Any
 
 from plait._rt.awaiters import awaiter_of, set_of
@@ -274,10 +275,10 @@ def _calls(coro: Any, deep: bool) -> list[tuple[Frame, str]]:
     """A suspended coroutine's calls, outermost first, each with its full name; not deep: the first."""
     calls: list[tuple[Frame, str]] = []
     while coro is not None and len(calls) < MOST_FRAMES:
-        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(coro, f"{kind}_code")), None)
-        if kind is None:
+        kind = next((kind for kind in ("cr", "gi", "ag") if isinstance(getattr(coro, f"{kind}_code", None), CodeType)), None)
+        if kind is None:  # no coroutine of the interpreter's
             break
-        code = getattr(coro, f"{kind}_code")
+        code: CodeType = getattr(coro, f"{kind}_code")
         frame = getattr(coro, f"{kind}_frame") if deep else None
         line = code.co_firstlineno if frame is None else frame.f_lineno or code.co_firstlineno
         module = "" if frame is None else f"{frame.f_globals.get('__name__', '')}".partition(".")[0] + "."

@@ -3,6 +3,7 @@
     plait run app.py [args]         as `python app.py`, served by plait where the program calls asyncio.run
     plait run -m pkg.mod [args]     as `python -m pkg.mod`
     plait run pkg.mod:main [args]   as a console script
+    plait ps PID                    what the tasks of a running process do
 
 Each subcommand is a function that adds its parser, and one that does it and returns what `sys.exit` takes.
 """
@@ -10,14 +11,18 @@ Each subcommand is a function that adds its parser, and one that does it and ret
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
+import threading
 from typing import Any
 
 import plait
 from plait import program
 from plait.defaults import serve_asyncio
+from plait.ps.ask import NoAnswer, ask
+from plait.ps.tree import tree
 from plait.runtime import settings
 
 USAGE = "plait run [options] (app.py | -m pkg.mod | pkg.mod:main) [args ...]"
@@ -40,6 +45,11 @@ program:
 The options hold for every loop of plait's that names no value itself, and for child processes: they set
 PLAIT_WORKERS, PLAIT_HANDOFF_AFTER and PLAIT_MAX_THREADS. Child processes that run python are not served.
 """
+PS = """\
+Show what the threads and tasks of a running process do that runs plait: each task's state, where it was spawned, the
+functions that it is in, and what awaits it. The process goes on meanwhile. It answers the same user and root, on Linux, once
+it has spawned a task (under `plait run`, and with PLAIT_WATCH_MAIN=1, from the start).
+"""
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -49,6 +59,7 @@ def main(argv: list[str] | None = None) -> Any:
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_run(commands)
+    _add_ps(commands)
     chosen = parser.parse_args(argv)
     return chosen.act(chosen)
 
@@ -98,3 +109,40 @@ def _set_options(chosen: argparse.Namespace) -> None:
     for name in ("workers", "handoff_after", "max_threads"):
         if getattr(chosen, name) is not None:
             os.environ[f"PLAIT_{name.upper()}"] = str(getattr(chosen, name))
+
+
+def _add_ps(commands: Any) -> None:
+    parser = commands.add_parser(
+        "ps",
+        help="show the tasks of a running process",
+        description=PS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="seconds for it to take notice (5)")
+    parser.add_argument("pid", type=_pid, metavar="PID", help="the process")
+    parser.set_defaults(act=_ps)
+
+
+def _pid(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no process number")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be more than 0, and finite")
+    return seconds
+
+
+def _ps(chosen: argparse.Namespace) -> int:
+    try:
+        answer = ask(chosen.pid, chosen.timeout)
+    except NoAnswer as reason:
+        print(f"plait: {reason}", file=sys.stderr)
+        return 1
+    print(json.dumps(answer, indent=2) if chosen.json else tree(answer))
+    return 0

@@ -24,6 +24,7 @@ from plait._rt.task import Task
 from plait._rt.thread_strand import ThreadStrand
 from plait._rt.waiter import Waiter
 from plait.diagnose.report import Reporter, Stall
+from plait.ps.door import DOOR
 from plait.stats import Stats
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ def new_event_loop(
     """
     options = settings(workers, handoff_after, max_threads, on_stall)
     main = ThreadStrand()
-    main.set_up(Pool(main, options, Reporter(on_stall)))
+    main.set_up(Pool(main, options, Reporter(on_stall), DOOR))
     main._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
     return main
 
@@ -64,6 +65,7 @@ def settings(
         handoff_after=_setting("HANDOFF_AFTER", handoff_after, float, 0.010, 0.0),
         max_threads=_setting("MAX_THREADS", max_threads, int, 256, 1),
         monitored=_setting("MONITOR", None, int, 1, 0) != 0,
+        answers=_setting("PS", None, int, 1, 0) != 0,
         watch_main=_setting("WATCH_MAIN", None, int, 0, 0) != 0,
         selector=_selector(),
         on_stall=on_stall,
@@ -217,6 +219,7 @@ class _Sleep(Waiter):
     """The wait of `sleep`: its own timer."""
 
     __slots__ = ("_cancelled", "_loop", "_result", "_when")
+    what = "plait.sleep"
 
     def __init__(self, when: float, result: Any) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ class _EventWait(Waiter):
     """One task's wait for an event."""
 
     __slots__ = ("_event",)
+    what = "plait.Event.wait"
 
     def __init__(self, event: Event) -> None:
         super().__init__()

@@ -453,14 +453,18 @@ def test_who_blocks_the_main_strand_is_named(
     assert process.returncode == 0
 
 
-def test_the_monitor_is_the_one_thread_more(app: App, python: Python) -> None:
+def test_the_monitor_and_the_door_are_the_threads_more(app: App, python: Python) -> None:
     app(
         "import asyncio, threading, plait\n"
         "def names(): return sorted(thread.name for thread in threading.enumerate())\n"
         "async def main(): print(names()); print(await plait.spawn(asyncio.sleep(0, 1)))\n"
         "print(names()); asyncio.run(main()); print(names())\n"
     )
-    assert python(*PLAIT, "app.py") == (0, "['MainThread']\n['MainThread', 'plait-monitor']\n1\n['MainThread']\n", "")
+    assert python(*PLAIT, "app.py") == (
+        0,
+        "['MainThread']\n['MainThread', 'plait-monitor', 'plait-ps']\n1\n['MainThread']\n",
+        "",
+    )
 
 
 def test_watch_main(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,9 +475,9 @@ def test_watch_main(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert plait.run(threads()) == ([], ["plait-monitor"])
     monkeypatch.setenv("PLAIT_WATCH_MAIN", "1")
-    assert plait.run(threads()) == (["plait-monitor"], ["plait-monitor"])
+    assert plait.run(threads()) == (["plait-monitor", "plait-ps"], ["plait-monitor"])
     with plait.Runner() as runner:
-        assert runner.run(threads()) == (["plait-monitor"], ["plait-monitor"])
+        assert runner.run(threads()) == (["plait-monitor", "plait-ps"], ["plait-monitor"])
         assert runner.run(value(2)) == 2
     assert plait_threads() == []
     monkeypatch.setenv("PLAIT_MONITOR", "0")

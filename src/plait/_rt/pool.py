@@ -62,6 +62,7 @@ class Options:
     handoff_after: float = 0.010
     max_threads: int = 256
     monitored: bool = True
+    answers: bool = True  # `plait ps`
     watch_main: bool = False  # the monitor starts with the main strand, not with the first spawn
     selector: str = ""  # the system's best, else by name (poller.py)
     on_stall: Callable[[Any], object] | None = None
@@ -71,8 +72,9 @@ class Options:
 class Pool:
     """What the strands of one `plait.run` share."""
 
-    def __init__(self, main: ThreadStrand, options: Options, report: Any) -> None:
+    def __init__(self, main: ThreadStrand, options: Options, report: Any, door: Any = None) -> None:
         self.main = main
+        self.door = door if options.answers else None  # where `plait ps` is answered; the process's, for all of its pools
         self.options = options
         self.injector: deque[Strand | Task[Any]] = deque()
         self.tasks: dict[Task[Any], None] = {}  # strongly, those that outlived their first step; half the size of a set
@@ -131,6 +133,7 @@ class Pool:
             for worker in list(self.workers):
                 worker.start()
             self.watch()
+            self._open_door()
 
     def watch(self) -> None:
         """Start the monitor, once, if there is to be one."""
@@ -142,6 +145,11 @@ class Pool:
             _watch_forks()
             self.monitor.start()
             self.watched = True
+            self._open_door()
+
+    def _open_door(self) -> None:
+        if self.door is not None:
+            self.door.open(self)
 
     def check_open(self) -> None:
         """Raise unless work may be given to this pool."""
@@ -341,6 +349,8 @@ class Pool:
                 return []
             self.stopping = self.closed = True
         self._stopped_by = None
+        if self.door is not None:
+            self.door.close(self)
         self.monitor.stop()
         until = time.monotonic() + JOIN_SECONDS
         stuck: list[Worker | ThreadStrand] = [strand for strand in list(self.pinned) if not strand.stop_pinned()]
@@ -378,6 +388,8 @@ def _after_fork() -> None:
     for pool in list(_started):
         pool.orphaned = pool.closed = pool.stopping = True
         pool._starting = threading.RLock()
+        if pool.door is not None:
+            pool.door.forget()
 
 
 @functools.cache

@@ -5,7 +5,7 @@ that nobody runs has the mark IDLE at the front of `_ready`, and whoever removes
 atomic on both builds, so one remover wins). A mark that went in behind an item is its holder's to take back.
 
 Ownership
-    `_ready`    any thread appends; only the turn's holder takes out.
+    `_ready`    any thread appends; only the turn's holder takes out. (Not always a worker: ps/snapshot.py takes turns to read.)
     `_next`, `_marked`, and the tasks of the strand: the turn's holder.
     `_pool`     never changes.
 

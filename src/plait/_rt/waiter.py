@@ -53,6 +53,7 @@ class Waiter:
     __slots__ = ("_asyncio_future_blocking", "_sleeper", "_state")
 
     _sleeper: Task[Any] | _Callback
+    what = "plait"  # what is waited for, in a word, for `plait ps`
 
     def __init__(self) -> None:
         self._asyncio_future_blocking: bool | None = None  # None: asyncio.isfuture() says no, gather() wraps us

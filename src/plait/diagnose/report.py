@@ -252,15 +252,15 @@ class Reporter:
         if not stack and time.monotonic() - watch.since < ERROR_AFTER:
             return None  # no answer yet
         what = watch.item if watch.holder is not watch.strand else watch.running
-        at = innermost_user_frame(stack) or _own_frame(task) or next(iter(_inside(stack)), None)
+        at = innermost_user_frame(stack) or _own_frame(task) or next(iter(inside(stack)), None)
         if at is None or is_plaits(at.file):
             return None
-        call = _callback_name(what) if task is None and is_librarys(at.file) else None
+        call = callback_name(what) if task is None and is_librarys(at.file) else None
         if verdict.kind == "starved" and calls_a_wait(stack, call_at(at)):
             verdict = Verdict("lock")
         if verdict.kind == "lock":
             verdict = Verdict("lock", holder_of(watch.vitals.ident, call_at(at)))
-        name = task.get_name() if task is not None else f"callback {_callback_name(what)}"
+        name = task.get_name() if task is not None else f"callback {callback_name(what)}"
         own = watch.strand is watch.holder
         waiting = sum(item is not watch for item in items_of(watch.strand._ready)) if own else pool.queued()
         if not caught and not _same_turn(pool, watch):
@@ -377,7 +377,8 @@ def _own_frame(task: Any) -> Frame | None:
     return None if code is None or is_plaits(code.co_filename) else Frame(code.co_filename, code.co_firstlineno, code.co_name)
 
 
-def _callback_name(item: Any) -> str:
+def callback_name(item: Any) -> str:
+    """What to call a queue item that is no task's."""
     function: Any = _unwrapped(item._callback) if isinstance(item, Handle) else item  # type: ignore[attr-defined]
     return getattr(function, "__qualname__", None) or type(function).__name__
 
@@ -400,8 +401,8 @@ _RUNNERS = ("_run_batch", "_run_slowly", "_drain", "_start", "_run_once")
 """Functions of plait's that run steps: what is outside of them on a stack (who called `plait.run`) is not at fault."""
 
 
-def _inside(stack: list[Frame]) -> list[Frame]:
-    """The frames of the step, without plait's."""
+def inside(stack: list[Frame]) -> list[Frame]:
+    """The frames of the step on a thread's stack (innermost first), without plait's."""
     found = []
     for frame in stack:
         if not is_plaits(frame.file):
@@ -413,6 +414,6 @@ def _inside(stack: list[Frame]) -> list[Frame]:
 
 def innermost_user_frame(stack: list[Frame]) -> Frame | None:
     """The innermost frame of the user's own code in the step; else of an installed package."""
-    outside = [frame for frame in _inside(stack) if not is_librarys(frame.file)]
+    outside = [frame for frame in inside(stack) if not is_librarys(frame.file)]
     mine = [frame for frame in outside if not is_installed(frame.file)]
     return next(iter(mine or outside), None)

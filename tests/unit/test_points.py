@@ -118,7 +118,8 @@ def compute(seconds: float) -> None:
 
 @needs_gil
 @in_plait(workers=1)
-async def test_those_that_are_known_to_compute_do_so_one_after_the_other() -> None:
+async def test_those_that_are_known_to_compute_do_so_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hogs, "PATIENCE", LONG)
     inside = Count()
 
     async def computes() -> None:

@@ -17,7 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_helpers import GIL_BUILD, LONG, Program, eventually_in_thread, forever, hear, open_fds, plait_threads, value
+from unit_helpers import (
+    GIL_BUILD,
+    LONG,
+    Program,
+    eventually,
+    eventually_in_thread,
+    forever,
+    hear,
+    in_plait,
+    open_fds,
+    plait_threads,
+    value,
+)
 
 import plait
 from plait import cli
@@ -612,3 +624,14 @@ def test_a_door_that_the_system_ran_out_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert plait.run(answered()) == os.getpid()
     assert len(failed) == 3
     eventually_in_thread(lambda: plait_threads() == [])
+
+
+@in_plait(workers=1)
+async def test_the_doors_thread_is_one_that_rests() -> None:
+    """On a GIL build a busy worker sleeps a little every millisecond for each thread that does not, which costs 6 %."""
+
+    async def others_rest() -> None:
+        pool = asyncio.get_running_loop()._pool  # type: ignore[attr-defined]
+        await eventually(lambda: threading.active_count() == pool.resting() + 1)  # all but this worker
+
+    await plait.spawn(others_rest())

@@ -34,7 +34,10 @@ if sys.version_info >= (3, 14):
 
     def unmark(strand: Strand) -> None:
         """Leave this thread, which runs strand, without a current task."""
-        _swap_current_task(strand, None)
+        try:
+            _swap_current_task(strand, None)
+        except RuntimeError:  # a fork's child on its way out of its parent's loop, which asyncio forgot for it
+            pass
 
     def forget(strand: Strand) -> None:
         """Take out what M2 leaves: nothing."""

@@ -290,6 +290,7 @@ class Pool:
         """How many of our threads wait for something other than the GIL."""
         count = len(self.idle.parked) + len(self.spares) + int(self.monitor.started)
         count += sum(strand._parked for strand in (self.main, *self.pinned))
+        count += int(self.door is not None and self.door.is_open())
         return count if self._offload is None else count + self._offload.idle()
 
     def deliver(self, handles: Iterable[Any]) -> None:

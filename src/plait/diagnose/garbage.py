@@ -30,7 +30,14 @@ def _note(phase: str, _info: dict[str, Any]) -> None:
     else:
         began = _began.pop(ident, None)
         if began is not None and now - began > 0.005:
-            _last.setdefault(ident, deque(maxlen=32)).append((began, now, calls_from(sys._getframe(1))))
+            _last.setdefault(ident, deque(maxlen=32)).append((began, now, _calls()))
+
+
+def _calls() -> list[Call]:
+    try:
+        return calls_from(sys._getframe(2))
+    except ValueError:  # no code runs: the thread, or the interpreter, is about to end
+        return []
 
 
 def watch() -> None:

@@ -66,6 +66,10 @@ class Door:
                 self._listener.stop()
                 self._listener = None
 
+    def is_open(self) -> bool:
+        """Does a thread sleep here? Any thread."""
+        return self._listener is not None
+
     def forget(self) -> None:
         """In a fork's child: what is here is the parent's."""
         self._lock = threading.RLock()

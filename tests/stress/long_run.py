@@ -160,7 +160,6 @@ class Run:
             pass  # a client that was cancelled
         finally:
             writer.close()
-            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
     # Trouble
 

@@ -22,6 +22,7 @@ import logging
 import os
 import platform
 import random
+import signal
 import statistics
 import sys
 import sysconfig
@@ -68,6 +69,14 @@ FLAT = {
 MAX_THREADS = MAX_POOL_THREADS + 40
 
 
+class Told(list[str]):
+    """What is wrong, told at once: the run may not come to its end."""
+
+    def append(self, what: str) -> None:
+        super().append(what)
+        os.write(2, f"{_build()}: {what}\n".encode(errors="replace"))  # (not by print: it may be a finaliser that complains)
+
+
 class Run:
     """One run: its routes, its dice, its figures."""
 
@@ -80,7 +89,7 @@ class Run:
         self.victims: dict[str, Any] = {}  # the tasks that may be cancelled, by name
         self.counters: list[collections.Counter[str]] = []
         self.samples: list[dict[str, float]] = []
-        self.wrong: list[str] = []
+        self.wrong = Told()
         self.stats: plait.Stats | None = None
         self.receiving: plait.Strand
 
@@ -127,6 +136,7 @@ class Run:
         for route in self.routes:
             route.close()
         server.close()
+        self.look_for_wrong(time.monotonic())
         self.stats = plait.stats()
 
     def make_routes(self, homes: list[routes.Home], strands: list[plait.Strand]) -> None:
@@ -143,6 +153,8 @@ class Run:
         while not getattr(self, until):
             task = plait.spawn(end()) if home is None else home.spawn(end())
             self.victims[name] = task
+            if self.drained:  # said first, and only then `drain` looks for whom to cancel: one of the two sees the other
+                task.cancel()
             await asyncio.wait({task})  # type: ignore[type-var]
             if not task.cancelled():
                 task.result()  # raises what it raised
@@ -214,17 +226,26 @@ class Run:
         """Sample until the time is over, or a message is stuck."""
         every = min(5.0, self.seconds / 40)
         told = self.began
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self.end_early)
         while (now := time.monotonic()) - self.began < self.seconds and not self.wrong:
             faulthandler.dump_traceback_later(HANG, exit=True)
             self.samples.append({"at": now - self.began, **usage()})
-            self.look_for_stuck(now)
+            self.look_for_wrong(now)
             if now - told >= PROGRESS:
                 told = now
                 print(self.progress(), flush=True)
             await asyncio.sleep(every)
 
-    def look_for_stuck(self, now: float) -> None:
+    def end_early(self) -> None:
+        """With the figures of the time that it ran."""
+        self.seconds = min(self.seconds, time.monotonic() - self.began)
+
+    def look_for_wrong(self, now: float) -> None:
         for route in self.routes:
+            for each in route.ledger.wrong[:]:
+                if each not in self.wrong:
+                    self.wrong.append(each)
             oldest = route.ledger.oldest()
             if oldest is not None and now - oldest[1] > STUCK:
                 self.wrong.append(f"{route.ledger.name}: message {oldest[0]} is under way for {now - oldest[1]:.0f} s")
@@ -295,7 +316,7 @@ def complain_to(wrong: list[str]) -> None:
 
 def thirds(samples: list[dict[str, float]], seconds: float, what: str) -> tuple[float, float]:
     """The medians of the first and the last third after the warm-up."""
-    values = [sample[what] for sample in samples if sample["at"] >= seconds * WARM_UP]
+    values = [sample[what] for sample in samples if sample["at"] >= seconds * WARM_UP] or [samples[-1][what]]
     third = max(1, len(values) // 3)
     return statistics.median(values[:third]), statistics.median(values[-third:])
 
@@ -330,7 +351,7 @@ def by_kind(run: Run) -> dict[str, int]:
 
 def verdict(run: Run, found: dict[str, Any]) -> list[str]:
     """All that is wrong."""
-    wrong = [*run.wrong, *(each for route in run.routes for each in route.ledger.wrong)]
+    wrong = list(run.wrong)
     for route in run.routes:
         ledger = route.ledger
         if ledger.open or ledger.sent != ledger.received + ledger.accounted:

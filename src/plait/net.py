@@ -103,6 +103,19 @@ class Server:
         return f"<plait.Server sockets={self.sockets!r}>"
 
 
+class _Protocol(StreamReaderProtocol):
+    """asyncio's, whose exception nobody has to ask for.
+
+    asyncio says that in `__del__`. Where several threads make objects, a free-threaded build may finalise the future before the
+    protocol that it is in a cycle with, and it complains: once for each client that went away, say.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if exc is not None:
+            self._closed.exception()  # type: ignore[attr-defined]
+
+
 class _Acceptor:
     """The reader callback of a listening socket: each connection goes to a strand of its own."""
 
@@ -133,7 +146,7 @@ class _Acceptor:
     def _connected(self, strand: Strand, connection: socket.socket, peer: Any) -> None:
         """In the connection's strand."""
         reader = StreamReader(limit=self._limit, loop=strand)
-        protocol = StreamReaderProtocol(reader, self._handler, loop=strand)  # type: ignore[arg-type]
+        protocol = _Protocol(reader, self._handler, loop=strand)  # type: ignore[arg-type]
         extra = {"peername": peer}
         if self._ssl is None:
             strand._make_socket_transport(connection, protocol, extra=extra)

@@ -19,6 +19,7 @@ from plait._rt.hogs import Hogs
 from plait._rt.monitor import Monitor
 from plait._rt.points import COMPUTED, KNOWN, Points, start_of
 from plait._rt.points import LONG as LONG_STEP
+from plait._rt.worker import Worker
 
 needs_gil = pytest.mark.skipif(not GIL_BUILD, reason="where there is no GIL they compute side by side")
 
@@ -88,6 +89,35 @@ async def something_that_waits() -> AsyncIterator[None]:
 
 async def _call(function: Any) -> None:
     function()
+
+
+class Robbed:
+    """A worker whose processor the monitor takes as soon as somebody has looked at it."""
+
+    def __init__(self, task: Any) -> None:
+        self.pool, self.starting, self.gave = pool(), task, 0
+        self.point, self.known_since = None, (0.0, 0.0)
+        self.procs = [self.pool.processors[0]]
+
+    @property
+    def proc(self) -> Any:
+        return self.procs.pop() if self.procs else None
+
+
+@in_plait(workers=1)
+async def test_one_whose_processor_is_taken_in_that_moment_makes_its_step_all_the_same() -> None:
+    """It raised inside of plait, and the task was never heard of again."""
+
+    async def blocks() -> None:
+        pass
+
+    teach(blocks, computes=False)
+    task: Any = plait.spawn(blocks())
+    worker: Any = Robbed(task)
+    Worker.before_step(worker, task)
+    assert worker.gave == 0
+    assert worker.known_since > (0.0, 0.0)
+    await task
 
 
 # Hogs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import struct
@@ -316,6 +317,27 @@ async def test_clients_that_reset_harm_nobody() -> None:
             with socket.create_connection(server.sockets[0].getsockname()) as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert await ask(server, b"x\n") == b"x\n"
+
+
+@in_plait
+async def test_a_reset_is_no_forgotten_exception(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio's protocol sees to that in its __del__, but on a free-threaded build its future may be finalised before it."""
+    told = plait.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: Any) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        await plait.sleep(0)  # the reader is told first
+        writer._protocol._closed = asyncio.get_running_loop().create_future()  # the one that was told goes first
+        told.set()
+
+    async with await plait.start_server(handle, "127.0.0.1", 0) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its close is a reset
+        await told.wait()
+    await plait.sleep(0.01)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @in_plait

@@ -271,7 +271,8 @@ class Worker:
         self.point = point = start_of(coro.cr_code) if task is self.starting else point_of(coro)
         if not pool.points.is_known(point):
             return
-        if self.proc is not None and pool.monitor.something_waits(self.proc) and pool.handoff.give(self):
+        proc = self.proc  # read once: the monitor may take it at any moment
+        if proc is not None and pool.monitor.something_waits(proc) and pool.handoff.give(self):
             self.gave += 1
             if pool.points.computes(point):
                 if GIL_BUILD():

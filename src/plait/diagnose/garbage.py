@@ -1,6 +1,7 @@
 """Garbage collections: which thread collects, when the last ones were, and what set them off.
 
-`gc.callbacks` calls `_note` on the collecting thread, before and after. It writes only the entries of that thread.
+`gc.callbacks` calls `_note` on the collecting thread, before and after. It writes that thread's entry in `_began`, and appends
+to `_last`: one list for all threads, since one of each would stay when its thread has ended. One thread collects at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from typing import Any
 from plait._rt.processor import items_of
 from plait.diagnose.capture import Call, calls_from
 
-_Span = tuple[float, float, list[Call]]  # when a collection began and ended, and in what
+_Span = tuple[int, float, float, list[Call]]  # a collection: its thread, when it began and ended, and in what
 _began: dict[int, float] = {}
-_last: dict[int, deque[_Span]] = {}  # thread -> its last collections
-_NONE: deque[_Span] = deque()
+_last: deque[_Span] = deque(maxlen=128)
 _users = 0
 _lock = threading.Lock()
 
@@ -30,7 +30,7 @@ def _note(phase: str, _info: dict[str, Any]) -> None:
     else:
         began = _began.pop(ident, None)
         if began is not None and now - began > 0.005:
-            _last.setdefault(ident, deque(maxlen=32)).append((began, now, _calls()))
+            _last.append((ident, began, now, _calls()))
 
 
 def _calls() -> list[Call]:
@@ -61,13 +61,13 @@ def unwatch() -> None:
 
 def seconds_since(ident: int, since: float, now: float) -> float:
     """How much of the time from since to now thread ident collected, of what was noted."""
-    began, spans = _began.get(ident), items_of(_last.get(ident, _NONE))
+    began, spans = _began.get(ident), [(start, end) for thread, start, end, _ in items_of(_last) if thread == ident]
     if began is not None:
-        spans.append((began, now, []))
-    return sum(max(0.0, min(end, now) - max(start, since)) for start, end, _ in spans)
+        spans.append((began, now))
+    return sum(max(0.0, min(end, now) - max(start, since)) for start, end in spans)
 
 
 def calls_since(ident: int, since: float) -> list[Call]:
     """What the longest collection since then interrupted, of what was noted."""
-    spans = [(end - start, calls) for start, end, calls in items_of(_last.get(ident, _NONE)) if start >= since]
+    spans = [(end - start, calls) for thread, start, end, calls in items_of(_last) if thread == ident and start >= since]
     return max(spans, key=lambda span: span[0], default=(0.0, []))[1]

@@ -1,0 +1,46 @@
+"""What the stall reports know of garbage collections (diagnose/garbage.py)."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from plait.diagnose import garbage
+
+
+def collect(all_there: threading.Barrier) -> None:
+    """As the garbage collector calls it, on this thread."""
+    garbage._note("start", {})
+    time.sleep(0.01)
+    garbage._note("stop", {})
+    all_there.wait()  # an identity is free for the next thread only when all have one
+
+
+def test_threads_that_end_leave_nothing_for_good() -> None:
+    garbage.watch()
+    try:
+        all_there = threading.Barrier(300)
+        threads = [threading.Thread(target=collect, args=(all_there,)) for _ in range(300)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not garbage._began
+        assert len(garbage._last) <= 128
+    finally:
+        garbage.unwatch()
+
+
+def test_a_threads_collections_are_its_own() -> None:
+    garbage.watch()
+    try:
+        since, ident = time.monotonic(), threading.get_ident()
+        collect(threading.Barrier(1))
+        now = time.monotonic()
+        assert 0.01 <= garbage.seconds_since(ident, since, now) <= now - since
+        assert garbage.seconds_since(ident + 1, since, now) == 0
+        assert garbage.seconds_since(ident, now, now + 1) == 0
+        assert any(code.co_name == "collect" for code, _ in garbage.calls_since(ident, since))
+        assert garbage.calls_since(ident + 1, since) == []
+    finally:
+        garbage.unwatch()

@@ -3,9 +3,9 @@
     PYTHONPATH=src python -m bench [--quick] [--python PATH ...] [--install-peers] [--only FIGURE ...]
 
 Interpreters: `--python`, repeatable, else $PLAIT_BENCH_PYTHONS (separated as PATH is), else the one running this.
-uvloop is measured on those that can import it; `--install-peers` makes a venv of each that cannot, in
-$XDG_CACHE_HOME/plait, and asks pip for uvloop there (where there is no wheel pip compiles one: a minute and a C
-compiler). Go where `go` is on PATH. What is not there is called so in the table.
+uvloop is measured on those that can import it, and websockets, which one program needs; `--install-peers` makes a venv of
+each that cannot, in $XDG_CACHE_HOME/plait, and asks pip for both there (where there is no wheel pip compiles uvloop: a
+minute and a C compiler). Go where `go` is on PATH. What is not there is called so in the table.
 
 Every run is a process of its own. Runs are interleaved: round 1 runs each case on each interpreter once, round 2 the
 same in reverse order, and so on, so that a change of the machine's mood meets all. results.json keeps every sample.
@@ -28,6 +28,7 @@ from typing import Any
 
 from bench import plan, report
 
+INSTALLED = ("uvloop", "websockets")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PROBE = """
@@ -41,7 +42,7 @@ def has(name):
 free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 print(json.dumps({"version": ".".join(map(str, sys.version_info[:3])), "free": free,
                   "kind": "free-threaded" if free else "gil" if sys.version_info >= (3, 12) else "old",
-                  "peers": [name for name in ("asyncio", "uvloop", "plait") if has(name)]}))
+                  "peers": [name for name in ("asyncio", "uvloop", "websockets", "plait") if has(name)]}))
 """
 
 
@@ -62,17 +63,17 @@ def probe(path: str) -> dict[str, Any]:
 
 
 def with_peers(path: str, label: str) -> str:
-    """A venv of that interpreter which has uvloop; the interpreter itself where that cannot be had."""
+    """A venv of that interpreter which has the peers; the interpreter itself where they cannot be had."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / f"bench-{label}"
     python = cache / "bin" / "python"
-    note(f"bench: uvloop for {label}: a venv in {cache}")
+    note(f"bench: {' and '.join(INSTALLED)} for {label}: a venv in {cache}")
     try:
         if not python.exists():
             subprocess.run([path, "-m", "venv", str(cache)], check=True, timeout=300, stdout=sys.stderr)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uvloop"]
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *INSTALLED]
         subprocess.run(pip, check=True, timeout=900, stdout=sys.stderr)
     except (OSError, subprocess.SubprocessError) as exc:
-        note(f"bench: no uvloop for {label}: {exc}")
+        note(f"bench: no peers for {label}: {exc}")
         return path
     return str(python)
 
@@ -83,7 +84,7 @@ def interpreters(paths: list[str], install: bool) -> list[plan.Interpreter]:
         found = probe(path)
         label = found["version"] + "t" * found["free"]
         python = path
-        if install and "uvloop" not in found["peers"]:
+        if install and not {*INSTALLED} <= {*found["peers"]}:
             python = with_peers(path, label)
             found = probe(python)
         result.append(plan.Interpreter(label, python, found["kind"], (*found["peers"], "bare")))
@@ -133,7 +134,7 @@ def schedule(figure: plan.Figure, pythons: list[plan.Interpreter], go: str | Non
                 jobs.append(({**where, "python": "go"}, [go, *case.args], environment()))
             continue
         for python in usable:
-            if case.peer not in python.peers:
+            if case.peer not in python.peers or (case.needs and case.needs not in python.peers):
                 absent.append({**where, "python": python.label, "round": 0, "error": "not installed"})
                 continue
             command = [python.path, "-m", f"bench.{case.args[0]}", *case.args[1:]]
@@ -175,7 +176,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one short round of everything: shows that it works")
     parser.add_argument("--python", action="append", metavar="PATH", help="an interpreter to measure; repeatable")
-    parser.add_argument("--install-peers", action="store_true", help="uvloop into a cached venv of each interpreter")
+    parser.add_argument("--install-peers", action="store_true", help="both into a cached venv of each interpreter")
     parser.add_argument("--only", action="append", metavar="FIGURE", help="only this figure; repeatable")
     parser.add_argument("--rounds", type=int, help="instead of the plan's number of rounds")
     parser.add_argument("--json", type=Path, default=HERE / "results.json", metavar="FILE")

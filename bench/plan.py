@@ -1,8 +1,10 @@
 """What `python -m bench` runs: each figure's cases, how often, and on which interpreters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
+from bench import programs
 from bench.common import LOOPS
 from bench.mainstrand import PROGRAMS
 from bench.scaling import SHAPES
@@ -12,7 +14,7 @@ from bench.timers import GONE, PENDING
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python to measure. `kind`: "gil" (3.12 and later), "free-threaded" or "old" (3.11)."""
+    """A Python to measure. `kind`: "gil" (3.12 and later), "free-threaded" or "old" (3.11). `peers`: what it has to offer."""
 
     label: str
     path: str
@@ -27,6 +29,7 @@ class Case:
     name: str
     peer: str
     args: tuple[str, ...]
+    needs: str = ""  # a package
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -39,9 +42,9 @@ class Figure:
     timeout: float = 60.0
 
 
-def _each_loop(module: str, *args: str, prefix: str = "") -> Iterator[Case]:
+def _each_loop(module: str, *args: str, prefix: str = "", needs: str = "") -> Iterator[Case]:
     for peer in LOOPS:
-        yield Case(prefix + peer, peer, (module, "--peer", peer, *args))
+        yield Case(prefix + peer, peer, (module, "--peer", peer, *args), needs)
 
 
 def figures(quick: bool) -> list[Figure]:
@@ -51,11 +54,15 @@ def figures(quick: bool) -> list[Figure]:
     steps = ("--n", n)
     go = [Case("go", "go", (name,)) for name in ("switch", "spawn", "memory", "lateness")]
     ladder = [Case(peer, "bare", ("switch", "--peer", peer, *steps)) for peer in LADDER]
-    programs = [
-        case
-        for program in PROGRAMS
-        for case in _each_loop("mainstrand", "--program", program, "--scale", "0.1" if quick else "1", prefix=program + " ")
+    scale = ("--scale", "0.1" if quick else "1")
+    mainstrand = [
+        case for program in PROGRAMS for case in _each_loop("mainstrand", "--program", program, *scale, prefix=program + " ")
     ]
+
+    def programs_of(names: Iterable[str], needs: str = "") -> tuple[Case, ...]:
+        each = (_each_loop("programs", "--program", name, *scale, prefix=name + " ", needs=needs) for name in names)
+        return tuple(chain.from_iterable(each))
+
     modes = [
         Case(f"{shape} {mode}", "plait", ("scaling", "--shape", shape, "--mode", mode, "--n", amount))
         for shape, amount in zip(SHAPES, (n, "50" if quick else "500"), strict=True)
@@ -77,6 +84,8 @@ def figures(quick: bool) -> list[Figure]:
         Figure("hogs", (Case("plait", "plait", ("hogs",)),), 1 if quick else 3),
         Figure("monitor", (monitor,), 2 if quick else 30, ("gil", "free-threaded")),
         Figure("idle", (Case("plait", "plait", ("idle", "--peer", "plait", "--seconds", seconds)),), 1),
-        Figure("mainstrand", tuple(programs), rounds),
+        Figure("mainstrand", tuple(mainstrand), rounds),
+        Figure("programs", programs_of(programs.OTHERS) + programs_of(programs.WEBSOCKETS, needs="websockets"), rounds),
+        Figure("programs", programs_of(programs.EAGER), rounds, ("gil", "free-threaded")),
         Figure("timers", tuple(timers), 1 if quick else 3, timeout=240.0),
     ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench import programs
 from bench.common import LOOPS
 from bench.mainstrand import PROGRAMS
 from bench.plan import Interpreter
@@ -214,6 +215,16 @@ class Report:
             limit = {"gil": 1.0, "free-threaded": 1.0}
             what = f"{program}: plait / asyncio"
             self.ratio("mainstrand", what, f"{program} plait", f"{program} asyncio", "seconds", limit)
+
+    def programs(self) -> None:
+        """By CPU seconds: these programs have one thread, which on a busy machine has no core of its own."""
+        for program in programs.PROGRAMS:
+            for peer in LOOPS:
+                self.median("programs", f"{program} {peer}", "seconds", "{:.3f}", f"seconds, {program}: {peer}")
+            limit = {"gil": 1.0, "free-threaded": 1.0}
+            for above, below, bound in (("plait", "asyncio", limit), ("uvloop", "plait", None)):
+                what = f"{program}: {above} / {below}, CPU seconds"
+                self.ratio("programs", what, f"{program} {above}", f"{program} {below}", "cpu_s", bound)
 
     def timers(self) -> None:
         less = {"gil": 1.0, "free-threaded": 1.0}

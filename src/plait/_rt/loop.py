@@ -23,7 +23,7 @@ from asyncio import Handle, TimerHandle
 from asyncio.events import _get_running_loop
 from contextvars import Context
 from functools import cached_property
-from types import MethodType
+from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import base
@@ -212,15 +212,18 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     # Tasks
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> Any:
-        self._check_closed()
+        if self._closed:
+            self._check_closed()
         if self._task_factory is not None:
             return self._by_factory(coro, name, context, options)
-        if options.pop("eager_start", None):
-            c_task: Any = asyncio.Task
-            return c_task(coro, loop=self, name=name, context=context, eager_start=True)
         if options:
-            raise TypeError(f"create_task() got an unexpected keyword argument {next(iter(options))!r}")
-        check_coroutine(coro)
+            if options.pop("eager_start", None):
+                c_task: Any = asyncio.Task
+                return c_task(coro, loop=self, name=name, context=context, eager_start=True)
+            if options:
+                raise TypeError(f"create_task() got an unexpected keyword argument {next(iter(options))!r}")
+        if coro.__class__ is not CoroutineType:
+            check_coroutine(coro)
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"a contextvars.Context was expected, got {context!r}")
         task: Any = LocalTask(coro, self, name, context, self._debug)  # type: ignore[arg-type]

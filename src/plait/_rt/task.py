@@ -15,6 +15,8 @@ Ownership and invariants
     T5  Finishing: value, then state, then every callback is popped from `_on_done` and delivered. Adding: append,
         then look at the state, and if it is finished pop and deliver. Each callback is popped by one thread, so it is
         delivered once whoever comes first (list.append and list.pop are atomic on both builds).
+        A local task keeps the first callback of its own strand in `_call`, without a list: who adds it there and who
+        finishes the task are one, the holder of the turn.
     T6  A member of a TaskGroup has the group in `_value` until it finishes, from before it is queued: who finishes it tells
         the group, once, and no list is made for it.
 
@@ -47,7 +49,7 @@ from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from types import CoroutineType, GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from plait._rt.awaiters import awaiter_of, set_of
 from plait._rt.here import here
@@ -67,7 +69,6 @@ PENDING, RETURNED, RAISED, CANCELLED = range(4)
 _stacks: Any = asyncio.base_tasks
 _format_coroutine: Any = asyncio.coroutines._format_coroutine  # type: ignore[attr-defined]
 _format_callbacks: Any = asyncio.base_futures._format_callbacks  # type: ignore[attr-defined]
-_register: Any = asyncio._register_task  # type: ignore[attr-defined]
 _Future = asyncio.Future
 _rarely = threading.RLock()
 _names = 0
@@ -116,24 +117,33 @@ class Join(Waiter):
         return self._sleeper if isinstance(self._sleeper, Task) else awaiter_of(self._sleeper._call)
 
 
-class DoneCallback:
-    """A function to call with the finished task, in the strand that registered it."""
+class DoneCallback(asyncio.Handle):
+    """A function to call with the finished task, in the strand that registered it.
 
-    __slots__ = ("call", "context", "strand")
+    A handle, so that the end of a task in that strand queues it as it is.
+    """
 
-    def __init__(self, call: Callable[[Any], object], context: Context | None, strand: Any) -> None:
-        self.call, self.context, self.strand = call, context, strand
+    __slots__ = ()
 
-    def _deliver(self, task: Task[Any]) -> None:
-        strand: Any = task._home if self.strand is None else self.strand
+    def __init__(self: Any, call: Callable[[Any], object], context: Context | None, strand: Any) -> None:
+        self._callback, self._args, self._context, self._loop = call, None, context, strand  # asyncio's, without its questions
+        self._cancelled, self._repr, self._source_traceback = False, None, None
+
+    def _deliver(self: Any, task: Task[Any]) -> None:
+        strand: Any = task._home if self._loop is None else self._loop
+        running: Any = _get_running_loop()
+        if strand is task._strand and strand is running and not strand._debug:
+            self._args = (task,)
+            strand._ready.append(self)
+            return
         try:
-            strand.call_soon_threadsafe(self.call, task, context=self.context)
+            strand.call_soon_threadsafe(self._callback, task, context=self._context)
         except RuntimeError as error:  # its loop is closed: nobody is left to tell but the task's own strand
-            message = f"{task!r} is done, but the loop that its callback {self.call!r} belongs to takes no more calls"
+            message = f"{task!r} is done, but the loop that its callback {self._callback!r} belongs to takes no more calls"
             logger.error(message, exc_info=error)
 
-    def _awaiter(self) -> Any:
-        return awaiter_of(self.call)
+    def _awaiter(self: Any) -> Any:
+        return awaiter_of(self._callback)
 
 
 class _Unretrieved:
@@ -258,6 +268,8 @@ class Task(Generic[T]):
                 yielded = self._context.run(_send, coro, None)
             else:
                 yielded = self._context.run(coro.send, None)
+        except StopIteration as stop:
+            self._returned(stop.value)
         except BaseException as raised:
             self._stopped(raised)
             self = exception = None  # type: ignore[assignment]  # its traceback's frames know this one: no cycle
@@ -332,18 +344,24 @@ class Task(Generic[T]):
             return RuntimeError(f"yield was used instead of yield from for generator in task {self!r} with {yielded!r}")
         return RuntimeError(f"Task got bad yield: {yielded!r}")
 
+    def _returned(self, value: Any) -> None:
+        """The coroutine ended."""
+        cancel = self._cancel
+        if cancel is not None and cancel.must:  # cancelled itself in its last step
+            cancel.must = False
+            self._finish(CANCELLED, _cancelled_error(cancel.message))
+        else:
+            self._finish(RETURNED, value)
+
     def _stopped(self, raised: BaseException) -> None:
         """The coroutine ended by raised (StopIteration when it returned)."""
-        cancel, strand = self._cancel, self._strand
+        if isinstance(raised, StopIteration):
+            self._returned(raised.value)
+            return
+        strand = self._strand
         if raised.__traceback__ is not None:  # the frame of ours that caught it tells nobody anything, and makes a cycle
             raised.__traceback__ = raised.__traceback__.tb_next
-        if isinstance(raised, StopIteration):
-            if cancel is not None and cancel.must:  # cancelled itself in its last step
-                cancel.must = False
-                self._finish(CANCELLED, _cancelled_error(cancel.message))
-            else:
-                self._finish(RETURNED, raised.value)
-        elif isinstance(raised, CancelledError):
+        if isinstance(raised, CancelledError):
             self._finish(CANCELLED, raised)
         else:
             self._finish(RAISED, (raised, _Unretrieved(self, raised), raised.__traceback__))
@@ -498,13 +516,17 @@ class Task(Generic[T]):
         """Forget fn; returns how often it was registered."""
         removed = 0
         for callback in list(self._on_done or ()):
-            if isinstance(callback, DoneCallback) and callback.call == fn:
+            if isinstance(callback, DoneCallback) and callback._callback == fn:
                 try:
                     self._on_done.remove(callback)  # type: ignore[union-attr]
                     removed += 1
                 except ValueError:  # just delivered
                     continue
         return removed
+
+    def _registered(self) -> list[Any]:
+        """What is to be told of the end."""
+        return list(self._on_done or ())
 
     def _add_callback(self, callback: Any) -> None:
         callbacks = self._on_done
@@ -609,7 +631,7 @@ class Task(Generic[T]):
     @property
     def _asyncio_awaited_by(self) -> frozenset[Any] | None:  # asyncio's call graph
         group = self._value if self._state == PENDING else None
-        waiting = [*(self._on_done or ()), *([group] if hasattr(group, "_awaiter") else [])]
+        waiting = [*self._registered(), *([group] if hasattr(group, "_awaiter") else [])]
         return set_of(each._awaiter() for each in waiting)
 
     @property
@@ -618,7 +640,7 @@ class Task(Generic[T]):
 
     @property
     def _callbacks(self) -> list[tuple[Any, Any]] | None:  # anyio looks in it for the one that run_until_complete adds
-        callbacks = [(each.call, each.context) for each in list(self._on_done or ()) if isinstance(each, DoneCallback)]
+        callbacks = [(each._callback, each._context) for each in self._registered() if isinstance(each, DoneCallback)]
         return callbacks or None
 
     @property
@@ -654,14 +676,58 @@ class Task(Generic[T]):
 class LocalTask(Task[T]):
     """A task that shares its strand with others: what `asyncio.create_task` makes in a strand."""
 
-    __slots__ = ("_log_destroy_pending", "_source_traceback")
+    __slots__ = ("_call", "_call_context", "_log_destroy_pending", "_source_traceback")
+
+    _call: Any
+    _call_context: Any
 
     def __init__(self, coro: Any, strand: Strand, name: Any, context: Context | None, traced: bool) -> None:
-        context = copy_context() if context is None else context
-        Task.__init__(self, coro, strand, name if name is None else str(name), context)
+        self._coro, self._strand, self._state = coro, strand, PENDING
+        self._label = name if name is None else str(name)
+        self._context = copy_context() if context is None else context
+        self._cancel = self._value = self._waiting_for = self._on_done = self._call = None
         self._log_destroy_pending = True
         self._source_traceback = traceback.extract_stack(sys._getframe(2)) if traced else None
-        _register(self)
+        _registry.data.add(ref(self, _forget_task))  # add(), without the price of a call
+
+    def _finish(self, state: int, value: Any) -> None:
+        """A spawned task's, without its group and its place in the pool's table."""
+        strand = self._strand
+        if strand._marked is self:  # unmark(), without the price of a call
+            strand._marked = None
+            current_tasks.pop(strand, None)
+        elif not MARKS_STAY:
+            unmark(strand)
+        self._value = value
+        self._state = state
+        call = self._call
+        if call is not None:
+            self._call = None
+            DoneCallback(call, self._call_context, strand)._deliver(self)
+            self._call_context = None
+        if self._on_done:
+            self._deliver_callbacks()
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        """Call fn(task) when it is done, in the strand that is calling now (the task's own if none is)."""
+        running = _get_running_loop()
+        context = copy_context() if context is None else context
+        if running is self._strand and self._call is None and self._on_done is None and self._state == PENDING:
+            self._call, self._call_context = fn, context  # T5
+        else:
+            self._add_callback(DoneCallback(fn, context, running))
+
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        """Forget fn; returns how often it was registered."""
+        removed = Task.remove_done_callback(self, fn)
+        if self._call is not None and self._call == fn:
+            self._call = self._call_context = None
+            removed += 1
+        return removed
+
+    def _registered(self) -> list[Any]:
+        first: list[Any] = [] if self._call is None else [DoneCallback(self._call, self._call_context, self._strand)]
+        return first + Task._registered(self)
 
     def get_loop(self) -> Any:
         """Its strand."""
@@ -684,6 +750,7 @@ if sys.version_info < (3, 14):
         _registry = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
 else:
     _registry = next(each for each in gc.get_referents(sys.modules["_asyncio"]) if isinstance(each, WeakSet))
+_forget_task: Any = _registry._remove  # type: ignore[attr-defined]
 
 
 def task_of(item: Any) -> Task[Any] | None:

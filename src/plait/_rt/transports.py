@@ -81,7 +81,7 @@ def _sends_at_once(write: Any) -> Any:
             else:
                 if sent == len(data):
                     return
-                data = data[sent:]
+                data = memoryview(data)[sent:]  # not a copy: it may be much
         write(self, data)
 
     return sends

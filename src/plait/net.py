@@ -112,7 +112,7 @@ class _Protocol(StreamReaderProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if exc is not None:
+        if exc is not None and not self._closed.cancelled():  # type: ignore[attr-defined]
             self._closed.exception()  # type: ignore[attr-defined]
 
 

@@ -167,3 +167,19 @@ async def test_set_in_the_middle_of_a_signal_handler(monkeypatch: pytest.MonkeyP
             await asyncio.wait_for(asyncio.gather(*waits, event.wait()), LONG)
     finally:
         signal.signal(signal.SIGUSR1, previous)
+
+
+@in_plait
+async def test_a_waiter_of_a_loop_that_is_closed_is_in_nobodys_way() -> None:
+    event = plait.Event()
+
+    async def gives_up() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(event.wait(), 0.01)
+
+    await plait.to_thread(asyncio.run, gives_up())  # its waiter is still in the queue, in front
+    tasks = [plait.spawn(event.wait()) for _ in range(3)]
+    await eventually(lambda: "4 waiting" in repr(event))
+    event.set()
+    for task in tasks:
+        assert await asyncio.wait_for(task, LONG) is True

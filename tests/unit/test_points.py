@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import sys
 import threading
 import time
@@ -196,6 +198,44 @@ async def test_who_has_computed_leaves() -> None:
                 await plait.spawn(computes())
     await eventually(lambda: not pool().hogs._holder)
     assert not pool().hogs._right.locked()
+
+
+@needs_gil
+@in_plait(workers=1)
+async def test_one_that_blocks_after_all_lets_the_next_one_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hogs, "PATIENCE", 1000.0)
+    reader, writer = os.pipe()
+    inside: list[int] = []
+
+    async def computes_and_blocks() -> None:
+        compute(0.01)
+        inside.append(1)
+        if len(inside) == 3:
+            os.write(writer, b"all")
+        os.read(reader, 1)
+
+    teach(computes_and_blocks, computes=True)
+    async with something_that_waits():
+        for task in [plait.spawn(computes_and_blocks()) for _ in range(3)]:
+            await task
+    os.close(reader)
+    os.close(writer)
+
+
+def test_patience_is_in_proportion_to_the_step() -> None:
+    points, point = Points(), start_of(teach.__code__)
+    points.caught(teach.__code__, point, True)
+    assert points.last(point) == math.inf
+    points.took(point, 1.0, 0.02)
+    assert points.last(point) == 0.02
+    line = Hogs()
+    line.caught(SimpleNamespace(running="a strand", proc=None))  # type: ignore[arg-type]
+    late = SimpleNamespace(running="another", batch=0)
+    began = time.monotonic()
+    line.wait(late, 0.001)  # type: ignore[arg-type]
+    assert time.monotonic() - began < hogs.PATIENCE
+    assert late.running == "another"
+    assert not line.has_right(late)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("running, proc", [(None, None), ("a strand", "a processor")])

@@ -6,13 +6,14 @@ import asyncio
 import math
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from unit_helpers import LONG, eventually, everywhere, hear, in_plait, in_strand, value
 
 import plait
-from plait._rt.processor import BATCH, FIRST
+from plait._rt.processor import BATCH, FIRST, OTHERS_SECONDS, Processor
 
 
 @everywhere
@@ -143,6 +144,29 @@ async def test_those_whose_time_has_come_go_first_but_others_have_their_turn() -
     assert order[first + FIRST] == "waiter"
     assert [each for each in order if each != "waiter"] == list(range(sleepers))
     assert len(order) == sleepers + waiters
+
+
+def test_the_mark_behind_those_that_went_first_is_never_in_the_way() -> None:
+    """Stolen with half of the queue it says nothing, and after a long step among them the others wait no longer for it."""
+    fired: list[int] = []
+    pool: Any = SimpleNamespace(processors=[], fire_timers=lambda *_: (fired.append(1), first.queue.append("timer")))
+    first, thief = Processor(pool, 0), Processor(pool, 1)
+    pool.processors += [first, thief]
+    first.queue.append("other")
+    first._fire_timers()
+    first._fire_timers()
+    assert len(fired) == 1
+    assert first.queue.popleft() == "timer"
+    first.queue.rotate(1)  # the other goes to the front, the mark to the end
+    assert thief.steal()
+    assert list(thief.queue) == ["other"]
+    first.queue.append("another")
+    first._fire_timers()
+    assert len(fired) == 2
+    mark = first.queue[1]
+    mark._began -= 1000.0
+    mark._drain(None)
+    assert time.monotonic() < first.first_again <= time.monotonic() + OTHERS_SECONDS
 
 
 @everywhere

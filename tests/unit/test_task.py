@@ -731,3 +731,49 @@ async def test_a_never_finished_local_task_complains_when_it_is_collected(caplog
     await asyncio.sleep(0)
     del task
     await eventually(lambda: (gc.collect() and False) or "destroyed but it is pending" in caplog.text, 5)
+
+
+def test_a_callback_added_outside_a_loop_may_raise() -> None:
+    """It belongs to the task's strand, whose exception handler hears of it."""
+    heard: list[Any] = []
+
+    def bad(_task: Any) -> None:
+        raise ValueError("mine")
+
+    async def one() -> int:
+        return 1
+
+    loop = plait.new_event_loop()
+    loop.set_exception_handler(lambda _loop, context: heard.append(context.get("exception")))
+    task = loop.create_task(one())
+    task.add_done_callback(bad)
+    try:
+        assert loop.run_until_complete(task) == 1
+        loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        loop.close()
+    assert [str(each) for each in heard] == ["mine"]
+
+
+@in_plait
+async def test_a_callback_is_removed_from_another_thread_too() -> None:
+    called: list[str] = []
+    go = plait.Event()
+
+    def first(_task: Any) -> None:
+        called.append("first")
+
+    def second(_task: Any) -> None:
+        called.append("second")
+
+    async def waits() -> None:
+        await go.wait()
+
+    task = asyncio.create_task(waits())
+    task.add_done_callback(first)
+    task.add_done_callback(second)
+    assert await plait.to_thread(task.remove_done_callback, first) == 1
+    go.set()
+    await task
+    await asyncio.sleep(0)
+    assert called == ["second"]

@@ -134,8 +134,9 @@ class Monitor:
 
     def crowded(self) -> None:
         """Somebody computes and others want to run: on a GIL build it is passed on more often for a while. From any thread."""
-        self._crowded_at = time.monotonic()
-        interval.lower(self)
+        if not self._pool.stopping:
+            self._crowded_at = time.monotonic()
+            interval.lower(self)
 
     def _tick(self) -> float:
         if self._quick > 0:
@@ -258,7 +259,9 @@ class Monitor:
             if (rested or self._quick > 0) and watch.vitals.sleeps():
                 watch.still = 1
         elif processor is None:
-            if watch.handed_off is not None:
+            if self._pool.hogs.has_right(worker) and watch.sleeps():
+                self._pool.hogs.leave(worker)  # it blocks, after all
+            elif watch.handed_off is not None:
                 self._see_to_hog(worker, watch)
         elif self.something_waits(processor) and (watch.sleeps() or self._is_long(worker, watch, now)):
             self._hand_off(worker, watch, now)

@@ -18,6 +18,7 @@ Ownership: dictionaries changed an entry at a time, from any thread; a count tha
 
 from __future__ import annotations
 
+import math
 from types import CodeType, CoroutineType
 from typing import Any
 
@@ -42,7 +43,7 @@ class Points:
     def __init__(self) -> None:
         self.suspects: dict[CodeType, None] = {}
         self._scores: dict[Point, float] = {}
-        self._computing: dict[Point, None] = {}
+        self._computing: dict[Point, float] = {}  # and for how long it did last; infinite if that isn't known yet
 
     def suspect(self, code: CodeType) -> None:
         """From now on the steps of tasks of that outermost code note their points."""
@@ -58,7 +59,7 @@ class Points:
         if point is not None:
             self._scores[point] = min(self._scores.get(point, 0.0) + 1.0, MOST)
             if computes:
-                self._computing[point] = None
+                self._computing.setdefault(point, math.inf)
             else:
                 self._computing.pop(point, None)
 
@@ -70,10 +71,17 @@ class Points:
         """Does a step from there compute, as opposed to block?"""
         return point in self._computing
 
+    def last(self, point: Point) -> float:
+        """For how long a step from there computed last, in seconds; infinite if nobody knows."""
+        return self._computing.get(point, math.inf)
+
     def took(self, point: Point, seconds: float, computed: float) -> None:
         """A step from a known point took so long, so much of it on a core."""
         score = self._scores.get(point, 0.0)
-        as_long = computed >= COMPUTED if point in self._computing else seconds >= LONG
+        if point in self._computing:
+            as_long, self._computing[point] = computed >= COMPUTED, computed
+        else:
+            as_long = seconds >= LONG
         self._scores[point] = min(score + 1.0, MOST) if as_long else score / 2
 
 

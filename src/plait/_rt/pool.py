@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from plait._rt import interval
 from plait._rt.handoff import HandOff
 from plait._rt.here import here
 from plait._rt.hogs import Hogs
@@ -364,6 +365,7 @@ class Pool:
                 worker.thread.join()
             else:
                 stuck.append(worker)
+        interval.put_back(self.monitor)  # who computed until now may have lowered it again
         if self._offload is not None:
             self._offload.shutdown(wait=False)
         if self._poller is not None:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 BATCH = 61  # turns between two looks at injector, timers and poller (Go's and tokio's number: prime, so nothing locks step)
 FIRST = 2 * BATCH  # how many timers may jump the queue at once
+OTHERS_SECONDS = 0.02  # for how long at most timers wait with the others after that
 RUN_ON = 3  # how many just-woken strands a batch lets jump the queue (tokio's cap)
 
 
@@ -54,7 +55,11 @@ class _LastOfFirst:
 
     def _drain(self, _worker: Any) -> None:
         now = time.monotonic()
-        self._processor.first_again = now + (now - self._began) / 4
+        self._processor.first_again = now + min((now - self._began) / 4, OTHERS_SECONDS)
+
+    def was_stolen(self) -> None:
+        """It is where it says nothing."""
+        self._processor.first_again = 0.0
 
     def _end_turn(self) -> bool:
         return False
@@ -118,7 +123,11 @@ class Processor:
         taken = 0
         try:
             while taken < most:
-                self.queue.append(pop())  # type: ignore[operator]
+                item = pop()  # type: ignore[operator]
+                if item.__class__ is _LastOfFirst:
+                    item.was_stolen()
+                    continue
+                self.queue.append(item)
                 taken += 1
         except IndexError:
             pass  # others took the rest

@@ -133,7 +133,7 @@ class DoneCallback(asyncio.Handle):
         strand: Any = task._home if self._loop is None else self._loop
         running: Any = _get_running_loop()
         if strand is task._strand and strand is running and not strand._debug:
-            self._args = (task,)
+            self._args, self._loop = (task,), strand
             strand._ready.append(self)
             return
         try:
@@ -720,13 +720,15 @@ class LocalTask(Task[T]):
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """Forget fn; returns how often it was registered."""
         removed = Task.remove_done_callback(self, fn)
-        if self._call is not None and self._call == fn:
-            self._call = self._call_context = None
-            removed += 1
-        return removed
+        with _rarely:  # nobody else removes it, so what is cleared is what was compared
+            if self._call is None or self._call != fn:
+                return removed
+            self._call = None
+        return removed + (self._state == PENDING)  # else the end, which looks after it changed the state, may have it
 
     def _registered(self) -> list[Any]:
-        first: list[Any] = [] if self._call is None else [DoneCallback(self._call, self._call_context, self._strand)]
+        call = self._call
+        first: list[Any] = [] if call is None else [DoneCallback(call, self._call_context, self._strand)]
         return first + Task._registered(self)
 
     def get_loop(self) -> Any:

@@ -41,7 +41,10 @@ class _Callback:
         self._message: str | None = None
 
     def _post(self, waiter: Waiter) -> None:
-        self._loop.call_soon_threadsafe(waiter._run)
+        try:
+            self._loop.call_soon_threadsafe(waiter._run)
+        except RuntimeError:  # it is closed: nobody waits there any more
+            pass
 
     def _wake(self, waiter: Waiter) -> None:
         self._loop.call_soon(self._call, waiter, context=self._context)

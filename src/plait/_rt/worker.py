@@ -143,10 +143,10 @@ class Worker:
                 try:
                     full = self._run_batch(proc)
                 except (KeyboardInterrupt, SystemExit) as stop:
-                    self.point = None
+                    self._forget_point()
                     pool.stop_main(stop)
                 except Exception:
-                    self.point = None
+                    self._forget_point()
                     logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
             elif not self._linger():
                 self._step_out()
@@ -277,7 +277,7 @@ class Worker:
             if pool.points.computes(point):
                 if GIL_BUILD():
                     pool.monitor.crowded()
-                    pool.hogs.wait(self)
+                    pool.hogs.wait(self, pool.points.last(point))
                 else:
                     self.yield_cores()
         self.known_since = time.monotonic(), time.thread_time()
@@ -296,6 +296,9 @@ class Worker:
         if since and point is not None:
             self.pool.points.took(point, time.monotonic() - since, time.thread_time() - clock)
             self.known_since = 0.0, 0.0
+
+    def _forget_point(self) -> None:
+        self.point, self.known_since = None, (0.0, 0.0)
 
     def _count_own_refs(self) -> int:
         """How many references a strand in `_start` has that only the worker knows."""

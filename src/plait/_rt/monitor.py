@@ -125,11 +125,12 @@ class Monitor:
         self._report.finish(self._watches.values())
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep for a tick. If it takes much longer somebody has the GIL and computes: it is asked for more often at once, for
-        the look that comes now lets go of it several times."""
+        """Sleep for a tick. If it takes much longer, though nobody ran at the last look, somebody has the GIL and computes: it
+        is asked for more often at once, for the look that comes now lets go of it several times. (Beside a worker that is busy
+        with short steps each tick is late.)"""
         began = time.monotonic()
         time.sleep(seconds)
-        if time.monotonic() - began - seconds > OVERSLEPT and GIL_BUILD():
+        if time.monotonic() - began - seconds > OVERSLEPT and not self._seen and GIL_BUILD():
             self.crowded()
 
     def crowded(self) -> None:

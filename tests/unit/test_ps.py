@@ -234,7 +234,7 @@ def test_coroutines_that_are_not_the_interpreters() -> None:
     async def main() -> None:
         task = plait.spawn(Odd(), name="odd")
         waiting = plait.spawn(plait.Event().wait(), name="bare")
-        await plait.spawn(value(1))
+        await eventually(lambda: task._waiting_for is not None and waiting._waiting_for is not None)  # on two workers, maybe
         tasks = by_name(await ask_ourselves())
         assert (tasks["odd"]["waits_for"], tasks["odd"]["stack"]) == ("plait.Event.wait", [])
         assert (tasks["bare"]["waits_for"], tasks["bare"]["stack"]) == ("plait.Event.wait", [])

@@ -6,7 +6,8 @@ import importlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 LOOPS = ("asyncio", "uvloop", "plait")
@@ -35,6 +36,22 @@ def spawner(peer: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
         return asyncio.create_task
     spawn: Callable[[Coroutine[Any, Any, Any]], Any] = importlib.import_module("plait").spawn
     return spawn
+
+
+def program_arguments(doc: str | None, programs: Iterable[str], default: str) -> argparse.Namespace:
+    """Of a module that has several programs: which one, and how much of it."""
+    arguments = parser(doc)
+    arguments.add_argument("--program", choices=tuple(programs), default=default)
+    arguments.add_argument("--scale", type=float, default=1.0)
+    return arguments.parse_args()
+
+
+async def timed(program: Callable[[float], Coroutine[Any, Any, None]], scale: float) -> dict[str, float]:
+    """What a program takes, after a tenth of it to warm up."""
+    await program(scale / 10)
+    begin, cpu = time.perf_counter(), time.process_time()
+    await program(scale)
+    return {"seconds": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:

@@ -9,7 +9,6 @@ echo       50 connections to an `asyncio.start_server` in the same loop, 400 mes
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -95,20 +94,10 @@ PROGRAMS: dict[str, Callable[[float], Coroutine[Any, Any, None]]] = {
 }
 
 
-async def timed(program: str, scale: float) -> dict[str, float]:
-    await PROGRAMS[program](scale / 10)  # warm
-    begin, cpu = time.perf_counter(), time.process_time()
-    await PROGRAMS[program](scale)
-    return {"seconds": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
-
-
 def main() -> None:
-    parser = common.parser(__doc__)
-    parser.add_argument("--program", choices=tuple(PROGRAMS), default="switch")
-    parser.add_argument("--scale", type=float, default=1.0)
-    args = parser.parse_args()
+    args = common.program_arguments(__doc__, PROGRAMS, "switch")
     with asyncio.Runner(loop_factory=common.loop_factory(args.peer)) as runner:
-        common.emit(runner.run(timed(args.program, args.scale)))
+        common.emit(runner.run(common.timed(PROGRAMS[args.program], args.scale)))
 
 
 if __name__ == "__main__":

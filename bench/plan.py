@@ -55,12 +55,9 @@ def figures(quick: bool) -> list[Figure]:
     go = [Case("go", "go", (name,)) for name in ("switch", "spawn", "memory", "lateness")]
     ladder = [Case(peer, "bare", ("switch", "--peer", peer, *steps)) for peer in LADDER]
     scale = ("--scale", "0.1" if quick else "1")
-    mainstrand = [
-        case for program in PROGRAMS for case in _each_loop("mainstrand", "--program", program, *scale, prefix=program + " ")
-    ]
 
-    def programs_of(names: Iterable[str], needs: str = "") -> tuple[Case, ...]:
-        each = (_each_loop("programs", "--program", name, *scale, prefix=name + " ", needs=needs) for name in names)
+    def programs_of(module: str, names: Iterable[str], needs: str = "") -> tuple[Case, ...]:
+        each = (_each_loop(module, "--program", name, *scale, prefix=name + " ", needs=needs) for name in names)
         return tuple(chain.from_iterable(each))
 
     modes = [
@@ -84,8 +81,9 @@ def figures(quick: bool) -> list[Figure]:
         Figure("hogs", (Case("plait", "plait", ("hogs",)),), 1 if quick else 3),
         Figure("monitor", (monitor,), 2 if quick else 30, ("gil", "free-threaded")),
         Figure("idle", (Case("plait", "plait", ("idle", "--peer", "plait", "--seconds", seconds)),), 1),
-        Figure("mainstrand", tuple(mainstrand), rounds),
-        Figure("programs", programs_of(programs.OTHERS) + programs_of(programs.WEBSOCKETS, needs="websockets"), rounds),
-        Figure("programs", programs_of(programs.EAGER), rounds, ("gil", "free-threaded")),
+        Figure("mainstrand", programs_of("mainstrand", PROGRAMS), rounds),
+        Figure("programs", programs_of("programs", programs.OTHERS), rounds),
+        Figure("programs", programs_of("programs", programs.WEBSOCKETS, needs="websockets"), rounds),
+        Figure("programs", programs_of("programs", programs.EAGER), rounds, ("gil", "free-threaded")),
         Figure("timers", tuple(timers), 1 if quick else 3, timeout=240.0),
     ]

@@ -19,7 +19,6 @@ import importlib
 import math
 import random
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -225,19 +224,9 @@ OTHERS: dict[str, Program] = {**trees(False), "tcp": tcp, "tls": tls, "protocol"
 PROGRAMS = {**OTHERS, **WEBSOCKETS, **EAGER}
 
 
-async def timed(program: str, scale: float) -> dict[str, float]:
-    await PROGRAMS[program](scale / 10)  # warm
-    begin, cpu = time.perf_counter(), time.process_time()
-    await PROGRAMS[program](scale)
-    return {"seconds": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
-
-
 def main() -> None:
-    parser = common.parser(__doc__)
-    parser.add_argument("--program", choices=tuple(PROGRAMS), default="tcp")
-    parser.add_argument("--scale", type=float, default=1.0)
-    args = parser.parse_args()
-    common.emit(common.run(args.peer, timed, args.program, args.scale))
+    args = common.program_arguments(__doc__, PROGRAMS, "tcp")
+    common.emit(common.run(args.peer, common.timed, PROGRAMS[args.program], args.scale))
 
 
 if __name__ == "__main__":

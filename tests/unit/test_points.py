@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from unit_helpers import GIL_BUILD, LONG, eventually, in_plait
+from unit_helpers import GIL_BUILD, LONG, eventually, in_plait, other_strand
 
 import plait
 from plait._rt import hogs
@@ -75,7 +75,7 @@ async def test_a_task_at_a_known_place_gives_its_processor_away_first() -> None:
     async with something_that_waits():
         before = plait.stats().handoffs
         tasks = [plait.spawn(blocks()) for _ in range(3)]
-        plait.spawn(_call(go.set))
+        await other_strand(go.set)
         assert all([await task for task in tasks])
         assert plait.stats().handoffs == before + 3
         assert pool().monitor.handoffs == 0  # none that the monitor had to make
@@ -88,10 +88,6 @@ async def something_that_waits() -> AsyncIterator[None]:
     await eventually(lambda: plait.stats().timers)
     yield
     waiting.cancel()
-
-
-async def _call(function: Any) -> None:
-    function()
 
 
 class Robbed:

@@ -15,6 +15,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from plait._rt.processor import Errand
+
 if TYPE_CHECKING:
     from collections import deque
 
@@ -50,15 +52,13 @@ def polled(pool: Pool, since: float) -> None:
         breathe(pool)
 
 
-class _Breath:
-    """Queued like a strand: the worker that runs it lets go of the GIL, for a main strand was woken and waits for it.
+class _Breath(Errand):
+    """The worker that runs it lets go of the GIL, for a main strand was woken and waits for it.
 
     One that comes right after another goes to the end of the queue, so that a main strand that is woken again and again costs
     the worker a fraction of its time.
     """
 
-    _next = None
-    _marked = None
     apart = 0.00025
 
     def queue(self, strands: deque[Any]) -> None:
@@ -71,9 +71,6 @@ class _Breath:
         global _last
         time.sleep(PAUSE)
         _last = time.monotonic()
-
-    def _end_turn(self) -> bool:
-        return False
 
 
 BREATH: Any = _Breath()

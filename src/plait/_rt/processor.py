@@ -42,13 +42,21 @@ def items_of(queue: deque[T]) -> list[T]:
     return items
 
 
-class _LastOfFirst:
-    """Queued like a strand, behind the timers that were let go first."""
+class Errand:
+    """Queued like a strand, to have something done when a worker comes to it: in `_drain`, after which it is gone."""
+
+    __slots__ = ()
+
+    _next = None  # what a strand has there is a step
+
+    def _end_turn(self) -> bool:
+        return False
+
+
+class _LastOfFirst(Errand):
+    """Behind the timers that were let go first."""
 
     __slots__ = ("_began", "_processor")
-
-    _next = None
-    _marked = None
 
     def __init__(self, processor: Processor, began: float) -> None:
         self._processor, self._began = processor, began
@@ -60,9 +68,6 @@ class _LastOfFirst:
     def was_stolen(self) -> None:
         """It is where it says nothing."""
         self._processor.first_again = 0.0
-
-    def _end_turn(self) -> bool:
-        return False
 
 
 class Processor:

@@ -179,8 +179,6 @@ def _read_all(tasks: dict[Strand | None, list[Any]], numbers: _Numbers) -> dict[
 class _Look:
     """A reading of one strand's tasks, by the holder of its turn."""
 
-    _next = _marked = None
-
     def __init__(self, strand: Strand | None, tasks: list[Any], numbers: _Numbers) -> None:
         self._strand, self._tasks, self._numbers = strand, tasks, numbers
         self._reading = threading.Lock()  # held while the tasks are read, by either side

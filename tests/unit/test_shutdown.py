@@ -721,6 +721,36 @@ def test_fifty_runs_leak_no_thread_and_no_descriptor() -> None:
     assert threading.active_count() == threads
 
 
+def test_the_end_cancels_all_tasks_of_a_strand_at_one_moment() -> None:
+    """As asyncio's does: no task of it runs between, and sees another cancelled that it waits for, but not itself."""
+
+    async def child(parent: Any) -> None:
+        try:
+            await forever()
+        finally:
+            seen.append(parent.cancelling())
+
+    async def parent() -> None:
+        children = [asyncio.create_task(child(asyncio.current_task())) for _ in range(500)]
+        await plait.sleep(0)
+        ready.append(True)
+        try:
+            while True:
+                await plait.checkpoint()
+        finally:
+            seen.extend(each.cancelling() for each in children)
+
+    async def main() -> None:
+        for _ in range(2):
+            plait.spawn(parent())
+        await eventually(lambda: len(ready) == 2)
+
+    ready: list[bool] = []
+    seen: list[int] = []
+    plait.run(main(), workers=2)
+    assert seen == [1] * 2000
+
+
 def test_runs_leave_nothing_in_asyncios_tables() -> None:
     async def main() -> None:
         plait.spawn(forever())

@@ -615,6 +615,52 @@ async def test_cancel_meets_a_running_task() -> None:
 
 
 @in_plait
+async def test_a_cancel_on_its_way_is_not_taken_for_an_earlier_one() -> None:
+    """A time-out that is entered between the call of `cancel` and its delivery doesn't swallow it with its own."""
+    running, go = plait.Event(), threading.Event()
+    counts: list[int] = []
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.set()
+        go.wait(LONG)
+        counts.append(task.cancelling())
+        async with asyncio.timeout(-1):
+            try:
+                await forever()
+            finally:
+                counts.append(task.cancelling())
+
+    task = plait.spawn(work())
+    await running.wait()
+    task.cancel()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert counts == [0, 2]
+    assert task.cancelling() == 1
+
+
+@in_plait
+async def test_a_cancel_on_its_way_can_be_taken_back() -> None:
+    running, go = plait.Event(), threading.Event()
+
+    async def work() -> str:
+        running.set()
+        go.wait(LONG)
+        await plait.sleep(0)
+        return "went on"
+
+    task = plait.spawn(work())
+    await running.wait()
+    task.cancel()
+    assert task.uncancel() == 0
+    go.set()
+    assert await task == "went on"
+
+
+@in_plait
 async def test_a_cancel_can_be_swallowed() -> None:
     async def stubborn() -> str:
         started.set()

@@ -6,12 +6,14 @@ Ownership and invariants
         the next (worker.py).
     T2  A task that is pending is exactly one of: running; ready (in its strand's queue, once); waiting
         (`_waiting_for` is a waiter or a future that will post it once).
-    T3  `_waiting_for`, and `must` and `message` of `_cancel`, change only under T1. `cancel()` from elsewhere counts at
-        once and posts the delivery to the strand. So a cancel can't meet a task between running and waiting: it is
-        delivered after the step has registered what it waits for.
+    T3  `_waiting_for`, and `must` and `message` of `_cancel`, change only under T1. `cancel()` from elsewhere counts it as
+        coming and posts the delivery to the strand. So a cancel can't meet a task between running and waiting: it is
+        delivered after the step has registered what it waits for. The strand itself sees the count change with the
+        delivery: who enters a scope in between (asyncio.timeout, TaskGroup, anyio) would take it for an earlier one,
+        and swallow it with its own.
         A task that is cancelled before it starts has nobody to deliver to: the canceller counts first and looks for the
         strand after, the starter gives the strand first and looks at the count after, and never runs the coroutine.
-    T4  `_cancel.asked` (how often cancel was asked) changes under `_rarely`.
+    T4  `asked` (how often cancel was asked and delivered) and `coming` of `_cancel` change under `_rarely`.
     T5  Finishing: value, then state, then every callback is popped from `_on_done` and delivered. Adding: append,
         then look at the state, and if it is finished pop and deliver. Each callback is popped by one thread, so it is
         delivered once whoever comes first (list.append and list.pop are atomic on both builds).
@@ -78,10 +80,10 @@ _send: Any = CoroutineType.send  # called unbound: no bound method a step
 class _Cancel:
     """What was asked of a task by `cancel`; made at the first one."""
 
-    __slots__ = ("asked", "message", "must")
+    __slots__ = ("asked", "coming", "message", "must")
 
     def __init__(self) -> None:
-        self.asked = 0  # T4
+        self.asked = self.coming = 0  # T4
         self.must = False  # raise CancelledError at the next step (T3)
         self.message: Any = None
 
@@ -206,7 +208,8 @@ class _Cancellation:
         self.task, self.message = task, message
 
     def _run(self) -> None:
-        self.task._deliver_cancel(self.message)
+        if self.task._arrived():
+            self.task._deliver_cancel(self.message)
 
 
 class Task(Generic[T]):
@@ -282,7 +285,9 @@ class Task(Generic[T]):
     def _first_step(self) -> Any:
         """The first step of a task that was cancelled before it, or whose coroutine is not the interpreter's own."""
         coro, cancel = self._coro, self._cancel
-        if cancel is None or not cancel.asked:
+        while self._arrived():
+            cancel.must = True  # type: ignore[union-attr]
+        if cancel is None or not cancel.must:
             return self._context.run(coro.send, None)
         cancel.must = False
         return self._context.run(coro.throw, _cancelled_error(cancel.message))
@@ -396,20 +401,38 @@ class Task(Generic[T]):
         if self._state != PENDING:
             self._log_traceback = False  # as asyncio: who cancels it has given up on its exception
             return False
+        here = self._is_here()
         with _rarely:
             cancel = self._cancel
             if cancel is None:
                 cancel = self._cancel = _Cancel()
                 cancel.message = msg  # for a task that has not started; delivery sets it for others
-            cancel.asked += 1
+            if here:
+                cancel.asked += 1
+            else:
+                cancel.coming += 1
         strand = self._home
-        if strand is None:
-            return True  # not started: the starter will look (T3)
-        running = _get_running_loop()
-        if running is strand or (running is None and strand._stopped_here()):
+        if here:
             self._deliver_cancel(msg)
-        else:
+        elif strand is not None:  # otherwise it has not started: the starter will look (T3)
             strand._post(_Cancellation(self, msg))
+        return True
+
+    def _is_here(self) -> bool:
+        """Is the caller in the task's strand?"""
+        strand, running = self._home, _get_running_loop()
+        return strand is not None and (running is strand or (running is None and strand._stopped_here()))
+
+    def _arrived(self) -> bool:
+        """A cancel that was coming is there, and counted; False if it is not to be delivered: the first step had it (T3)."""
+        cancel = self._cancel
+        if cancel is None:
+            return False
+        with _rarely:
+            if not cancel.coming:
+                return False
+            cancel.coming -= 1
+            cancel.asked += 1
         return True
 
     def _deliver_cancel(self, msg: Any) -> None:
@@ -431,14 +454,25 @@ class Task(Generic[T]):
         """The cancel to resume with, if there is one; one that is still on its way counts before the first step."""
         cancel = self._cancel
         assert cancel is not None
-        if not cancel.must and not (cancel.asked and _never_ran(coro)):
+        if cancel.coming and _never_ran(coro):
+            while self._arrived():
+                cancel.must = True
+        if not cancel.must:
             return None
         cancel.must = False
         return _cancelled_error(cancel.message)
 
     def cancelling(self) -> int:
-        """How many cancel requests have not been taken back by `uncancel`."""
-        return 0 if self._cancel is None else self._cancel.asked
+        """How many cancel requests have not been taken back by `uncancel`.
+
+        In the task's strand those that have been delivered, as in asyncio; elsewhere with those on their way to it.
+        """
+        cancel = self._cancel
+        if cancel is None:
+            return 0
+        here = self._is_here()
+        with _rarely:
+            return cancel.asked if here else cancel.asked + cancel.coming
 
     def uncancel(self) -> int:
         """Take one cancel request back; returns how many are left."""
@@ -450,7 +484,9 @@ class Task(Generic[T]):
                 cancel.asked -= 1
                 if cancel.asked == 0:
                     cancel.must = False
-            return cancel.asked
+            elif cancel.coming > 0 and not self._is_here():
+                cancel.coming -= 1
+            return self.cancelling()
 
     # The result
 

@@ -429,13 +429,8 @@ async def _cancel_pool(pool: Pool) -> set[Strand]:
             continue
         looks = 0
         ours: list[Any] = [task for task in pending if isinstance(task, Task)]
-        for task in pending:
-            if task not in cancelled:
-                cancelled.add(task)
-                if isinstance(task, Task):
-                    task.cancel()
-                else:  # a library's asyncio.Task: it may be touched in its strand only
-                    task.get_loop().call_soon_threadsafe(task.cancel)
+        _cancel_in_their_strands([task for task in pending if task not in cancelled])
+        cancelled.update(pending)
         if len(ours) < len(pending):
             await asyncio.sleep(0.005)
         else:
@@ -445,6 +440,30 @@ async def _cancel_pool(pool: Pool) -> set[Strand]:
         if still and all(_home(task) in strands for task in still):
             logger.error("shutdown gives up on %d task(s) stuck in a step for %.0f s: %r", len(still), SHUTDOWN_SECONDS, still)
             return strands
+
+
+def _cancel_in_their_strands(tasks: list[Any]) -> None:
+    """Cancel those of one strand at one moment, as asyncio does at its end: no task sees another's cancel before its own."""
+    in_strand: dict[Any, list[Any]] = {}
+    for task in tasks:
+        strand = _home(task)
+        if strand is None:
+            task.cancel()  # not started
+        else:
+            in_strand.setdefault(strand, []).append(task)
+    for strand, its_tasks in in_strand.items():
+        strand._post(_Cancels(its_tasks))
+
+
+class _Cancels:
+    """The cancels of a strand's tasks, on their way to it."""
+
+    def __init__(self, tasks: list[Any]) -> None:
+        self._tasks = tasks
+
+    def _run(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
 
 class _Stuck:

@@ -133,15 +133,17 @@ async def rounds(once: Round, count: int = ROUNDS) -> int:
     return moved
 
 
-async def abandoned(use: str, once: Round, tasks: int = TASKS) -> None:
+async def abandoned(use: str, once: Round, tasks: int = TASKS, *, loses_cancels: bool = False) -> None:
     """Start tasks that go round and round, and return, with all of them still at it, when each has been round once.
 
-    What is tested by it comes after: the end of the runtime, which cancels them.
+    What is tested by it comes after: the end of the runtime, which cancels them. If the library can lose a cancel, on any
+    loop (docs/compatibility.md), its tasks look for the end after each round as well.
     """
     been = [0] * tasks
+    ended = False
 
     async def go_on(number: int) -> None:
-        while True:
+        while not (loses_cancels and ended):
             await once(number)
             been[number] += 1
 
@@ -152,6 +154,7 @@ async def abandoned(use: str, once: Round, tasks: int = TASKS) -> None:
             if each.done():
                 await each
         await asyncio.sleep(0.005)
+    ended = True
 
 
 @contextlib.asynccontextmanager

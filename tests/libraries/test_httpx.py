@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from typing import Any
 
+import pytest
 from library_helpers import ROUNDS, abandoned, library, many, rounds, run, uses
 
 httpx = library("httpx")
@@ -49,13 +50,14 @@ def test_a_request_that_times_out(use: str, web: str) -> None:
 
 
 @uses
+@pytest.mark.complains("Task exception was never retrieved")  # of a task that lost its cancel in anyio, which connects
 def test_the_end_in_the_middle(use: str, web: str) -> None:
     async def main() -> None:
         async def go(number: int) -> None:
             async with httpx.AsyncClient(base_url=web, timeout=30) as client:
                 await visit(client, number)
 
-        await abandoned(use, go)
+        await abandoned(use, go, loses_cancels=True)
 
     run(use, main)
 

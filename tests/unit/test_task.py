@@ -472,6 +472,64 @@ async def test_a_raising_callback_is_reported_and_the_others_run() -> None:
     assert [str(problem) for problem in problems] == ["callback"]
 
 
+@everywhere
+async def test_the_callback_of_a_local_task_may_raise_and_has_no_current_task() -> None:
+    def fail(done: Any) -> None:
+        current.append(asyncio.current_task())
+        raise ValueError(done.get_name())
+
+    loop = asyncio.get_running_loop()
+    problems: list[Any] = []
+    current: list[Any] = []
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+    task = loop.create_task(value(1), name="one")
+    task.add_done_callback(fail)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    loop.set_exception_handler(None)
+    assert [str(problem["exception"]) for problem in problems] == ["one"]
+    assert problems[0]["message"].startswith("Exception in callback ") and "fail(" in problems[0]["message"]
+    assert "fail" in repr(problems[0]["handle"])
+    assert current == [None]
+    assert asyncio.current_task() is not None
+
+
+@everywhere
+async def test_what_stands_in_the_queue_after_a_local_task_ended_calls_its_callback_once() -> None:
+    loop = asyncio.get_running_loop()
+    calls: list[Any] = []
+    task = loop.create_task(value(1))
+    task.add_done_callback(calls.append)
+    wake = task._wakeup  # type: ignore[attr-defined]
+    while not task.done():
+        await asyncio.sleep(0)
+    wake(None)  # a future that calls back twice
+    wake(None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert calls == [task]
+
+
+@everywhere
+async def test_the_callback_of_a_local_task_that_ended_is_on_its_way() -> None:
+    """As asyncio's: from the end on it can't be removed."""
+    loop = asyncio.get_running_loop()
+    calls: list[Any] = []
+    found: list[Any] = []
+
+    async def end() -> None:
+        task.add_done_callback(calls.append)
+        loop.call_soon(lambda: found.append(task.remove_done_callback(calls.append)))
+
+    task = loop.create_task(end())
+    await asyncio.wait([task])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert found == [0]
+    assert calls == [task]
+    assert task._callbacks is None  # type: ignore[attr-defined]
+
+
 @in_plait(workers=2)
 async def test_each_callback_is_called_once_however_late_it_comes() -> None:
     async def add(task: plait.Task[Any]) -> None:

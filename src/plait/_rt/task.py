@@ -18,7 +18,8 @@ Ownership and invariants
         then look at the state, and if it is finished pop and deliver. Each callback is popped by one thread, so it is
         delivered once whoever comes first (list.append and list.pop are atomic on both builds).
         A local task keeps the first callback of its own strand in `_call`, without a list: who adds it there and who
-        finishes the task are one, the holder of the turn.
+        finishes the task are one, the holder of the turn. It is delivered by queueing the finished task itself, whose
+        `_run` calls it: no handle is made.
     T6  A member of a TaskGroup has the group in `_value` until it finishes, from before it is queued: who finishes it tells
         the group, once, and no list is made for it.
 
@@ -38,6 +39,7 @@ import asyncio
 import asyncio.base_futures
 import asyncio.base_tasks
 import asyncio.coroutines
+import asyncio.format_helpers
 import gc
 import inspect
 import logging
@@ -71,6 +73,7 @@ PENDING, RETURNED, RAISED, CANCELLED = range(4)
 _stacks: Any = asyncio.base_tasks
 _format_coroutine: Any = asyncio.coroutines._format_coroutine  # type: ignore[attr-defined]
 _format_callbacks: Any = asyncio.base_futures._format_callbacks  # type: ignore[attr-defined]
+_format_callback_source: Any = asyncio.format_helpers._format_callback_source  # type: ignore[attr-defined]
 _Future = asyncio.Future
 _rarely = threading.RLock()
 _names = 0
@@ -256,6 +259,8 @@ class Task(Generic[T]):
         """Make one step."""
         strand = self._strand
         if strand._marked is not self:
+            if self._state:
+                return self._finished_run()
             if MARKS_STAY:  # mark(), without the price of a call
                 current_tasks[strand] = strand._marked = self
             else:
@@ -272,7 +277,10 @@ class Task(Generic[T]):
             else:
                 yielded = self._context.run(coro.send, None)
         except StopIteration as stop:
-            self._returned(stop.value)
+            if self._cancel is None:
+                self._finish(RETURNED, stop.value)
+            else:
+                self._returned(stop.value)
         except BaseException as raised:
             self._stopped(raised)
             self = exception = None  # type: ignore[assignment]  # its traceback's frames know this one: no cycle
@@ -281,6 +289,9 @@ class Task(Generic[T]):
                 strand._ready_again(self)
             else:
                 self._suspend(yielded)
+
+    def _finished_run(self) -> None:
+        """What stands in the queue after the end does nothing; a local task has its callback to call (T5)."""
 
     def _first_step(self) -> Any:
         """The first step of a task that was cancelled before it, or whose coroutine is not the interpreter's own."""
@@ -736,13 +747,37 @@ class LocalTask(Task[T]):
             unmark(strand)
         self._value = value
         self._state = state
-        call = self._call
-        if call is not None:
-            self._call = None
-            DoneCallback(call, self._call_context, strand)._deliver(self)
-            self._call_context = None
+        if self._call is not None:
+            if strand._debug:
+                self._call_soon()
+            else:
+                strand._ready.append(self)
         if self._on_done:
             self._deliver_callbacks()
+
+    def _call_soon(self) -> None:
+        """By a handle, which debug mode looks at."""
+        callback = DoneCallback(self._call, self._call_context, self._strand)
+        self._call = self._call_context = None
+        callback._deliver(self)
+
+    def _finished_run(self) -> None:
+        call, context = self._call, self._call_context
+        if call is None:
+            return
+        self._call = self._call_context = None
+        strand = self._strand
+        if strand._marked is not None or not MARKS_STAY:
+            unmark(strand)
+        try:
+            context.run(call, self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            source = _format_callback_source(call, (self,))
+            handle = DoneCallback(call, context, strand)
+            strand.call_exception_handler({"message": f"Exception in callback {source}", "exception": error, "handle": handle})
+        self = call = None  # type: ignore[assignment]  # a traceback may keep this frame
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """Call fn(task) when it is done, in the strand that is calling now (the task's own if none is)."""
@@ -756,6 +791,8 @@ class LocalTask(Task[T]):
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """Forget fn; returns how often it was registered."""
         removed = Task.remove_done_callback(self, fn)
+        if self._state != PENDING:  # it is queued
+            return removed
         with _rarely:  # nobody else removes it, so what is cleared is what was compared
             if self._call is None or self._call != fn:
                 return removed
@@ -763,9 +800,11 @@ class LocalTask(Task[T]):
         return removed + (self._state == PENDING)  # else the end, which looks after it changed the state, may have it
 
     def _registered(self) -> list[Any]:
+        registered = Task._registered(self)
         call = self._call
-        first: list[Any] = [] if call is None else [DoneCallback(call, self._call_context, self._strand)]
-        return first + Task._registered(self)
+        if call is not None and self._state == PENDING:
+            registered.insert(0, DoneCallback(call, self._call_context, self._strand))
+        return registered
 
     def get_loop(self) -> Any:
         """Its strand."""
@@ -794,7 +833,7 @@ _forget_task: Any = _registry._remove  # type: ignore[attr-defined]
 def task_of(item: Any) -> Task[Any] | None:
     """The task that a queue item makes a step of, or cancels; None for a callback, and what else stands in queues."""
     if isinstance(item, Task):
-        return item
+        return item if item._state == PENDING else None
     found = getattr(item, "_sleeper", None) if isinstance(item, Waiter) else getattr(item, "task", None)
     return found if isinstance(found, Task) else None
 

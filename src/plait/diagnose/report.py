@@ -29,6 +29,7 @@ from typing import Any
 
 from plait._rt.places import is_installed, is_librarys, is_plaits
 from plait._rt.processor import items_of
+from plait._rt.task import Task
 from plait.diagnose import garbage
 from plait.diagnose.advice import advise
 from plait.diagnose.capture import FREE_THREADED, Frame, calls_of, frames_of, stack_of
@@ -379,6 +380,8 @@ def _own_frame(task: Any) -> Frame | None:
 
 def callback_name(item: Any) -> str:
     """What to call a queue item that is no task's."""
+    if isinstance(item, Task):  # it is done (task_of)
+        return f"of {item.get_name()}"
     function: Any = _unwrapped(item._callback) if isinstance(item, Handle) else item  # type: ignore[attr-defined]
     return getattr(function, "__qualname__", None) or type(function).__name__
 

@@ -27,7 +27,7 @@ from typing import Any
 from plait._rt.awaiters import awaiter_of, set_of
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.strand import IDLE, Strand
-from plait._rt.task import Join, Task, registered_tasks
+from plait._rt.task import Join, Task, registered_tasks, task_of
 from plait._rt.thread_strand import ThreadStrand
 from plait._rt.waiter import Waiter
 from plait._rt.worker import Worker
@@ -132,7 +132,7 @@ def _task_in(pool: Any, holder: Any, strand: Strand) -> Any:
 
 def _callback_in(holder: Any) -> str | None:
     item = holder.item if isinstance(holder, Worker) else holder._running
-    return callback_name(item) if isinstance(item, Handle) else None
+    return callback_name(item) if isinstance(item, Handle | Task) and task_of(item) is None else None
 
 
 # Tasks

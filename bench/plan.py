@@ -8,7 +8,7 @@ from bench import programs
 from bench.common import LOOPS
 from bench.mainstrand import PROGRAMS
 from bench.scaling import SHAPES
-from bench.switch import LADDER
+from bench.switch import KNOWN, LADDER
 from bench.timers import GONE, PENDING
 
 
@@ -60,6 +60,7 @@ def figures(quick: bool) -> list[Figure]:
         each = (_each_loop(module, "--program", name, *scale, prefix=name + " ", needs=needs) for name in names)
         return tuple(chain.from_iterable(each))
 
+    known = Case(KNOWN, "plait", ("switch", "--known", *steps))
     modes = [
         Case(f"{shape} {mode}", "plait", ("scaling", "--shape", shape, "--mode", mode, "--n", amount))
         for shape, amount in zip(SHAPES, (n, "50" if quick else "500"), strict=True)
@@ -73,7 +74,7 @@ def figures(quick: bool) -> list[Figure]:
     ]
     seconds = "2" if quick else "10"
     return [
-        Figure("switch", (*ladder, *_each_loop("switch", *steps), go[0]), rounds),
+        Figure("switch", (*ladder, *_each_loop("switch", *steps), known, go[0]), rounds),
         Figure("spawn", (*_each_loop("spawn", "--repeats", "1" if quick else "5"), go[1]), rounds),
         Figure("memory", (*_each_loop("memory"), go[2]), 1),
         Figure("scaling", tuple(modes), rounds, ("free-threaded",)),

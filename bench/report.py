@@ -15,7 +15,7 @@ from bench.common import LOOPS
 from bench.mainstrand import PROGRAMS
 from bench.plan import Interpreter
 from bench.scaling import SHAPES
-from bench.switch import LADDER
+from bench.switch import KNOWN, LADDER
 from bench.timers import GONE, PENDING
 
 Sample = dict[str, Any]
@@ -115,13 +115,16 @@ class Report:
     # One method a figure.
 
     def switch(self) -> None:
-        for case in (*LADDER, *LOOPS, "go"):
+        for case in (*LADDER, *LOOPS, KNOWN, "go"):
             self.median("switch", case, "ns", "{:.0f}", f"ns a switch: {case}")
         for case in LADDER[1:]:
             self.ratio("switch", f"{case} / bare", case, "bare", "ns")
         self.ratio("switch", "plait / bare", "plait", "bare", "ns", {"gil": 1.8, "free-threaded": 2.2})
         self.ratio("switch", "uvloop / plait", "uvloop", "plait", "ns", {"gil": 1.9}, at_most=False)
         self.ratio("switch", "asyncio / plait", "asyncio", "plait", "ns", {"gil": 4.0}, at_most=False)
+
+        limit = {"gil": 1.03, "free-threaded": 1.03}
+        self.ratio("switch", "plait: a place that blocks known / none", KNOWN, "plait", "ns", limit)
 
         def correct(interpreter: Interpreter) -> tuple[float, str] | str:
             answers = [s["correct"] for s in self.of("switch", "plait", interpreter.label) if "correct" in s]

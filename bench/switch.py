@@ -8,6 +8,8 @@ The clock runs from the first task's first turn to the last task's last, with ev
 counts. Where a peer has tasks, an untimed round first asks in every step whether the running loop, the current task
 and a context variable are the task's own; the answer is `correct`.
 
+`--known`: before that, other tasks block at one place until plait knows it (its learned points), and goes on without them.
+
 The ladder (`--peer bare+...`) adds one line of a naive asyncio step at a time, so that its cost can be stated:
 bound     keep `coro.send` bound in the queue instead of looking it up
 context   an object per task, and its step under `context.run`
@@ -28,6 +30,7 @@ from typing import Any
 from bench import common
 
 LADDER = ("bare", "bare+bound", "bare+context", "bare+loop", "bare+mark")
+KNOWN = "plait, a place known"
 Checkpoint = Callable[[], Awaitable[object]]
 Coro = Coroutine[Any, Any, None]
 
@@ -183,8 +186,29 @@ async def _marks_hold(checkpoint: Checkpoint, key: int) -> tuple[bool, object]:
     return right, task
 
 
-async def measure(peer: str, tasks: int, n: int) -> dict[str, Any]:
+async def _block(checkpoint: Checkpoint) -> None:
+    for _ in range(3):
+        await checkpoint()
+        time.sleep(0.005)
+
+
+async def make_known(checkpoint: Checkpoint) -> None:
+    """Have some tasks block where others wait for their thread, until the place is known."""
+    plait: Any = importlib.import_module("plait")
+    points = plait.current_strand()._pool.points
+    for _ in range(20):
+        async with plait.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(_block(checkpoint))
+        if any(points.is_known(point) for point in points._scores):
+            return
+    raise RuntimeError("plait learned nothing of a place that blocks")
+
+
+async def measure(peer: str, tasks: int, n: int, known: bool) -> dict[str, Any]:
     spawn, checkpoint, clock = common.spawner(peer), checkpoint_of(peer), Clock()
+    if known:
+        await make_known(checkpoint)
     checked = [spawn(_marks_hold(checkpoint, key)) for key in range(tasks)]
     correct = [await task == (True, task) for task in checked]
     gate = importlib.import_module(peer if peer == "plait" else "asyncio").Event()
@@ -204,11 +228,12 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--n", type=int, default=1000, help="switches of each task")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--known", action="store_true", help="plait knows a place that blocks")
     args = parser.parse_args()
     if args.peer in LADDER:
         found: dict[str, Any] = {"elapsed": measure_bare(args.peer, args.tasks, args.n)}
     else:
-        found = common.run(args.peer, measure, args.peer, args.tasks, args.n, workers=args.workers)
+        found = common.run(args.peer, measure, args.peer, args.tasks, args.n, args.known, workers=args.workers)
     common.emit({**found, "ns": found["elapsed"] / (args.tasks * args.n)})
 
 

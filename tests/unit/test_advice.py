@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 import queue
+import random
 import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
 import plait
-from plait.diagnose.advice import Entry, advise, find, library_frames, module_of, table
+from plait.diagnose.advice import Entry, _matches, advise, find, library_frames, module_of, table
 from plait.diagnose.capture import Frame, calls_of, frames_of
 
 STDLIB = f"/usr/lib/python3.{sys.version_info.minor}"
@@ -72,6 +74,13 @@ def resolve(name: str) -> Any:
 
 
 # ---- the table
+
+
+def test_patterns_match_as_fnmatchs_do() -> None:
+    dice = random.Random(1)
+    for _ in range(20_000):
+        name, pattern = ("".join(dice.choices(letters, k=dice.randrange(7))) for letters in ("ab.", "ab.*"))
+        assert _matches(name, pattern) == fnmatchcase(name, pattern), (name, pattern)
 
 
 def test_there_are_enough_entries() -> None:

@@ -26,12 +26,12 @@ class _EventWait(Waiter):
 
     def _enrol(self) -> None:
         unset = self._event._unset
-        waiting = unset.get(None)
+        waiting = _list_in(unset)
         if waiting is None:
             self._fire()
             return
         waiting.append(self)
-        if unset.get(None) is not waiting:  # a `set` took it, and may have been done before we came (E1)
+        if _list_in(unset) is not waiting:  # a `set` took it, and may have been done before we came (E1)
             _wake(waiting)
 
     def _withdraw(self) -> None:
@@ -86,13 +86,21 @@ class Event:
 
     def _abandoned(self) -> None:
         self._dead += 1
-        waiting = self._unset.get(None, ())
+        waiting = _list_in(self._unset) or ()
         if self._dead >= _PURGE_AT_LEAST and self._dead * 2 > len(waiting):
             self._dead = 0
             _purge(waiting)
 
     def __repr__(self) -> str:
-        return f"<plait.Event {'unset' if self._unset else 'set'}, {len(self._unset.get(None, ()))} waiting>"
+        return f"<plait.Event {'unset' if self._unset else 'set'}, {len(_list_in(self._unset) or ())} waiting>"
+
+
+def _list_in(unset: dict[None, list[_EventWait]]) -> list[_EventWait] | None:
+    """Who waits; None if it is set. (Not by `get`: docs/design.md, "What CPython decides for us".)"""
+    try:
+        return unset[None]
+    except KeyError:
+        return None
 
 
 def _wake(waiting: list[_EventWait]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import pytest
 from unit_helpers import everywhere, forever, value
@@ -27,9 +28,12 @@ async def test_callbacks_are_listed_as_asyncio_lists_them() -> None:
         task.cancel()
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio no longer lists the C Tasks of all loops")
-def test_the_end_cancels_tasks_that_asyncio_made() -> None:
-    """aiohttp's server makes an asyncio.Task for each connection, from 3.12 on."""
+@pytest.mark.parametrize(
+    "eager", [False, pytest.param(True, marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="3.12"))]
+)
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_end_cancels_tasks_that_asyncio_made(eager: bool, pinned: bool) -> None:
+    """aiohttp's server makes an asyncio.Task for each connection, an eager one from 3.12 on."""
     events = []
 
     async def connection() -> None:
@@ -40,17 +44,20 @@ def test_the_end_cancels_tasks_that_asyncio_made() -> None:
             events.append("cancelled")
 
     async def serve(started: plait.Event) -> None:
-        c_task = asyncio.Task(connection(), loop=asyncio.get_running_loop())
+        options: Any = {"eager_start": True} if eager else {}
+        c_task = asyncio.Task(connection(), loop=asyncio.get_running_loop(), **options)
         await asyncio.sleep(0.001)
         events.append(c_task)
         started.set()
 
     async def main() -> None:
         started = plait.Event()
-        strand = plait.Strand()
+        strand = plait.Strand(pinned=pinned)
         await strand.call(serve(started))
         await started.wait()
 
+    unmade = asyncio.Task.__new__(asyncio.Task)  # what asks for all tasks may find it too
     plait.run(main())
+    del unmade
     assert events[1:] == ["cancelled"]
     assert events[0].cancelled()

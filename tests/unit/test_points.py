@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import queue
 import sys
 import threading
 import time
@@ -14,15 +15,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from unit_helpers import GIL_BUILD, LONG, eventually, in_plait, other_strand
+from unit_helpers import GIL_BUILD, LONG, eventually, eventually_in_thread, in_plait, other_strand
 
 import plait
 from plait._rt import hogs
+from plait._rt.gap import Gaps
 from plait._rt.hogs import Hogs
 from plait._rt.monitor import Monitor
 from plait._rt.points import COMPUTED, KNOWN, Points, start_of
 from plait._rt.points import LONG as LONG_STEP
+from plait._rt.watch import Watch
 from plait._rt.worker import Worker
+
+EPOLL_WAIT = 232
 
 needs_gil = pytest.mark.skipif(not GIL_BUILD, reason="where there is no GIL they compute side by side")
 
@@ -64,6 +69,23 @@ def test_a_short_step_is_forgiven(computes: bool) -> None:
     assert not points.is_known(point)
 
 
+@pytest.mark.parametrize("computes", [False, True])
+def test_a_place_where_most_steps_are_short_is_never_known(computes: bool) -> None:
+    """A handler of requests, every third of which is heavy: it was known after each, and the next ones waited behind it."""
+    points, point = Points(), start_of(teach.__code__)
+    for number in range(100):
+        if number % 3 == 0:
+            points.caught(teach.__code__, point, computes)
+            points.took(point, 1.0, 1.0)
+        elif points.has_score(point):
+            points.took(point, LONG_STEP / 2, COMPUTED / 2)
+        assert not points.is_known(point)
+    for _ in range(3):
+        points.took(point, LONG_STEP / 2, COMPUTED / 2)
+    assert not points.has_score(point)
+    assert not points.computes(point)
+
+
 @in_plait(workers=1)
 async def test_a_task_at_a_known_place_gives_its_processor_away_first() -> None:
     go = threading.Event()
@@ -81,6 +103,28 @@ async def test_a_task_at_a_known_place_gives_its_processor_away_first() -> None:
         assert pool().monitor.handoffs == 0  # none that the monitor had to make
 
 
+@in_plait(workers=1)
+async def test_what_computes_is_noted_before_its_processor_is_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heir may begin with a step from the same place."""
+    noted: list[bool] = []
+    handoff, points = pool().handoff, pool().points
+    give = type(handoff).give
+
+    def look_and_give(self: Any, worker: Any) -> bool:
+        noted.append(computes.__code__ in points.suspects)
+        return give(self, worker)
+
+    async def computes() -> None:
+        end = time.monotonic() + LONG
+        while not noted and time.monotonic() < end:
+            sum(range(1000))
+
+    monkeypatch.setattr(type(handoff), "give", look_and_give)
+    async with something_that_waits():
+        await plait.spawn(computes())
+    assert noted[:1] == [True]
+
+
 @asynccontextmanager
 async def something_that_waits() -> AsyncIterator[None]:
     """Without it nobody gives a processor away."""
@@ -95,7 +139,7 @@ class Robbed:
 
     def __init__(self, task: Any) -> None:
         self.pool, self.starting, self.gave = pool(), task, 0
-        self.point, self.known_since = None, (0.0, 0.0)
+        self.point, self.timed_since = None, (0.0, 0.0)
         self.procs = [self.pool.processors[0]]
 
     @property
@@ -115,7 +159,7 @@ async def test_one_whose_processor_is_taken_in_that_moment_makes_its_step_all_th
     worker: Any = Robbed(task)
     Worker.before_step(worker, task)
     assert worker.gave == 0
-    assert worker.known_since > (0.0, 0.0)
+    assert worker.timed_since > (0.0, 0.0)
     pool().schedule(task)
     await task
 
@@ -192,8 +236,7 @@ async def test_who_has_computed_leaves() -> None:
         for _ in range(3):
             with pytest.raises(KeyError):
                 await plait.spawn(computes())
-    await eventually(lambda: not pool().hogs._holder)
-    assert not pool().hogs._right.locked()
+    await eventually(lambda: not pool().hogs._computing)
 
 
 @needs_gil
@@ -231,27 +274,47 @@ def test_patience_is_in_proportion_to_the_step() -> None:
     line.wait(late, 0.001)  # type: ignore[arg-type]
     assert time.monotonic() - began < hogs.PATIENCE
     assert late.running == "another"
-    assert not line.has_right(late)  # type: ignore[arg-type]
+    assert line.includes(late)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("running, proc", [(None, None), ("a strand", "a processor")])
-def test_one_that_was_caught_late_does_not_keep_the_right(running: Any, proc: Any) -> None:
-    """Its step ended just before, so nobody else would give the right back (G2)."""
+def test_one_that_was_caught_late_is_not_waited_for(running: Any, proc: Any) -> None:
+    """Its step ended just before, so nobody else would take it out (G2)."""
     line, worker = Hogs(), SimpleNamespace(running=running, proc=proc)
     line.caught(worker)  # type: ignore[arg-type]
-    assert not line._right.locked()
+    assert not line.includes(worker)  # type: ignore[arg-type]
     line.leave(worker)  # type: ignore[arg-type]
-    assert not line._right.locked()
+    assert not line._computing
 
 
-def test_one_that_is_caught_keeps_the_right_until_it_leaves() -> None:
-    line, first, second = Hogs(), SimpleNamespace(running="a strand", proc=None), SimpleNamespace(running="another", proc=None)
-    line.caught(first)  # type: ignore[arg-type]
-    line.caught(second)  # type: ignore[arg-type]
-    line.leave(second)  # type: ignore[arg-type]
-    assert line._right.locked()
-    line.leave(first)  # type: ignore[arg-type]
-    assert not line._right.locked()
+def test_all_that_were_caught_are_waited_for() -> None:
+    line = Hogs()
+    caught: list[Any] = [SimpleNamespace(running="a strand", proc=None) for _ in range(2)]
+    known: list[Any] = [SimpleNamespace(running="a strand", batch=0) for _ in range(2)]
+    went: queue.Queue[Any] = queue.Queue()
+
+    def goes(worker: Any) -> None:
+        line.wait(worker, 1000.0)
+        went.put(worker)
+
+    for worker in caught:
+        line.caught(worker)
+    threads = [threading.Thread(target=goes, args=(worker,)) for worker in known]
+    for thread in threads:
+        thread.start()
+    eventually_in_thread(lambda: not any(worker.running for worker in known))
+    line.leave(caught[0])
+    assert line._computing == [caught[1]]
+    line.leave(caught[1])
+    first = went.get()
+    assert line._computing == [first]
+    line.leave(first)
+    second = went.get()
+    assert line._computing == [second]
+    line.leave(second)
+    assert not line._computing
+    for thread in threads:
+        thread.join()
 
 
 # The monitor's glance
@@ -278,3 +341,84 @@ def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool
     monitor._calm, monitor._last_look, monitor._looked_at = 1000, now - 0.004, now
     monitor._seen = {holder: ("running", 6)} if seen else {}
     assert monitor._glance() is seen
+
+
+class Thread(Clock):
+    """A thread's vitals, of which the judge of a gap asks the kernel, too."""
+
+    noted_schedule = 0, 0
+
+    def __init__(self, wakes: int, asks: Any = lambda: None) -> None:
+        super().__init__(0, 1_000_000)
+        self.wakes, self.asks = wakes, asks
+
+    def schedule(self) -> tuple[int, int]:
+        self.asks()
+        return 0, self.wakes
+
+    def system_call(self) -> int:
+        return EPOLL_WAIT
+
+
+@needs_gil
+@pytest.mark.parametrize("over", [True, False])
+@pytest.mark.parametrize("wakes", [11, 60])
+def test_who_slept_with_the_gil_may_be_elsewhere_when_the_monitor_asks(over: bool, wakes: int) -> None:
+    """The monitor lets go of the GIL to ask the kernel. The step that kept it ended then, and its thread slept in epoll_wait:
+    nobody was blamed, and on a machine where a file takes long to read hardly one was reported."""
+    holder, under_way = object(), [True]
+    turn: Any = SimpleNamespace(_post=lambda watch: watch._run()), "running", 7, Thread(wakes)
+    pool: Any = SimpleNamespace(turns=lambda: iter([(holder, turn)] if under_way else []))
+    gaps, now = Gaps(pool), time.monotonic()
+    gaps._process_ns = time.process_time_ns()
+    gaps._vitals = Thread(80, under_way.clear if over else lambda: None)  # type: ignore[assignment]
+    watch = Watch(holder, turn, None, now, 0.1)  # type: ignore[arg-type]
+    culprit = gaps.judge(0.4, now, [watch])
+    assert culprit is (watch if over and wakes == 11 else None)
+    assert watch.was_of(turn)
+    assert watch.is_of(turn) is (culprit is None)
+
+
+@needs_gil
+@pytest.mark.parametrize("late", [0.0, 0.005])
+@pytest.mark.parametrize("seen, suspicious", [(None, True), (7, True), (6, False)])
+def test_a_tick_that_is_late_is_blamed_on_who_computes(
+    monkeypatch: pytest.MonkeyPatch, late: float, seen: int | None, suspicious: bool
+) -> None:
+    """Nobody ran at the last look, or a worker is in the same batch still: not one that has gone through others since."""
+    holder: Any = Worker.__new__(Worker)
+    watched = SimpleNamespace(turns=lambda: iter([(holder, ("strand", "running", 7, None))]))
+    monitor = Monitor(watched, None)  # type: ignore[arg-type]
+    monitor._seen = {} if seen is None else {holder: ("running", seen)}
+    times = iter([100.0, 100.001 + late])
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    hurry = monitor._sleep(0.001)
+    monkeypatch.undo()
+    assert hurry is (late > 0 and suspicious)
+    assert monitor._kept_gil == pytest.approx(late if seen is None else 0.0)
+
+
+@pytest.mark.parametrize(
+    "lasts, computed, is_suspect, is_long",
+    [(5, 3, False, False), (5, 3, True, True), (5, 2, True, False), (10, 2, True, True), (10, 0, False, True)],
+)
+def test_a_suspect_has_half_of_the_time_once_it_can_be_learned_from(
+    lasts: int, computed: int, is_suspect: bool, is_long: bool
+) -> None:
+    """(Handed off before, it would leave the next in the queue to begin at the same place, which isn't known yet.)"""
+    monitor = Monitor(SimpleNamespace(options=SimpleNamespace(handoff_after=0.010)), None)  # type: ignore[arg-type]
+    worker: Any = SimpleNamespace(point=start_of(teach.__code__) if is_suspect else None)
+    watch: Any = SimpleNamespace(turn_since=100.0, unseen=0.0, turn_computed=lambda: computed / 1e3)
+    assert monitor._is_long(worker, watch, 100.0 + lasts / 1e3 + 1e-6) is is_long
+
+
+def test_the_monitor_looks_again_when_a_step_has_had_its_time() -> None:
+    monitor = Monitor(SimpleNamespace(options=SimpleNamespace(handoff_after=0.010)), None)  # type: ignore[arg-type]
+    worker: Any = SimpleNamespace(point=None)
+    watch: Any = SimpleNamespace(turn_since=100.0, unseen=0.0)
+    usual = monitor._tick()
+    assert not monitor._is_long(worker, watch, 100.0 + 0.005)
+    assert monitor._tick() == usual
+    assert not monitor._is_long(worker, watch, 100.0 + 0.0098)
+    assert monitor._tick() == pytest.approx(0.0002)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -33,6 +34,8 @@ from unit_helpers import (
 
 import plait
 from plait import cli
+from plait._rt.strand import Strand
+from plait._rt.task import Task
 from plait.ps import ask as asking
 from plait.ps import door
 from plait.ps.ask import NoAnswer, ask
@@ -202,12 +205,20 @@ def test_tasks_of_asyncios_own() -> None:
         loop = asyncio.get_running_loop()
         own: Any = asyncio.Task
         task = own(forever(), loop=loop, name="c-task")
+
+        async def in_pool() -> Any:
+            return own(forever(), loop=asyncio.get_running_loop(), name="pooled")
+
+        pooled = await plait.Strand(name="library").call(in_pool())
         waiting = asyncio.create_task(asyncio.wait({task}), name="waits")
         await plait.spawn(value(1))
         tasks = by_name(await ask_ourselves())
         assert (tasks["c-task"]["kind"], functions(tasks["c-task"])) == ("asyncio.Task", ["forever"])
         assert (tasks["c-task"]["strand"], tasks["c-task"]["state"]) == ("main", "waiting")
         assert tasks["waits"]["waits_for"] == "asyncio.wait"
+        assert (tasks["pooled"]["kind"], functions(tasks["pooled"])) == ("asyncio.Task", ["forever"])
+        assert "library" in tasks["pooled"]["strand"]
+        assert not pooled.done()
         waiting.cancel()
         task.cancel()
 
@@ -371,6 +382,39 @@ def test_while_all_go_on() -> None:
     done = plait.run(main(), workers=4)
     assert done > 0
     assert done % 40 == 0
+
+
+def test_a_step_is_never_seen_without_its_task() -> None:
+    """The monitor and `plait ps` look at a turn at any moment; here at each opcode that puts a task on the fast path."""
+    seen: list[Any] = []
+
+    async def yields() -> None:
+        await asyncio.sleep(0.001)  # not in its first step: whoever starts a task tells of it otherwise
+        await asyncio.sleep(0)
+
+    def look(frame: FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code is not Strand._ready_again.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        pool = frame.f_locals["self"]._pool
+        try:
+            seen.extend(pool.task_of_turn(holder) for holder, turn in pool.turns() if turn[0] is frame.f_locals["self"])
+        except AttributeError as missing:
+            seen.append(missing)
+        return look
+
+    async def main() -> Task[Any]:
+        task = plait.spawn(yields())
+        await task
+        return task
+
+    threading.settrace(look)
+    try:
+        task = plait.run(main(), workers=1)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+    assert task in seen
+    assert set(seen) <= {task, None}
 
 
 # Who gets an answer

@@ -832,7 +832,7 @@ def test_a_block_for_a_terminal(program: Callable[..., Program]) -> None:
         "plait.run(main())\n"
     )
     code, out, err = program(source).end()
-    assert (code, out) == (0, "")
+    assert (code, out) == (0, ""), err
     head, task, others, instead, line, end, *rest = err.splitlines()
     assert re.fullmatch(r".*/program.py:3 time.sleep has blocked its thread for \d+ ms, in step\(\) \(clock_nanosleep\)", head)
     assert task.startswith("  task slow, spawned at ") and task.endswith("program.py:5 in main")

@@ -35,10 +35,12 @@ WAKES_A_LOOK = 3  # how often a thread of a busy pool wakes from one look to the
 class Used:
     """What a thread did in a gap, as parts of it."""
 
-    __slots__ = ("cpu", "waited", "wakes", "watch")
+    __slots__ = ("cpu", "few", "waited", "wakes", "watch")
 
     def __init__(self, watch: Watch, gap: float, usual: int) -> None:
         vitals, self.watch = watch.vitals, watch
+        # How many of the monitor's wakes are few. (Nothing was noted yet: a thread wakes ten times before its first step.)
+        self.few = 0.25 if vitals.noted_schedule[1] else 0.5
         waited, wakes = vitals.schedule()
         self.cpu = (vitals.cpu_ns() - vitals.noted) / 1e9 / gap
         self.waited = (waited - vitals.noted_schedule[0]) / 1e9 / gap
@@ -111,10 +113,9 @@ class Gaps:
         found = _busy_one(used, gap)
         if found is None and kept and GIL_BUILD() and time.process_time_ns() - self._process_ns < gap * 1e9 / 2:
             # (somebody who computes, whom we don't know, would have the GIL)
-            found = _sleeping_one(used, min(wakes, gap / 0.005))
+            found = self._sleeping_one(used, min(wakes, gap / 0.005))
         for each in used:
-            elsewhere = kept and each.watch.vitals.system_call() not in (None, FUTEX)
-            if each is not found and not elsewhere and each.waited < 0.5:
+            if each is not found and not (kept and self._is_elsewhere(each.watch)) and each.waited < 0.5:
                 each.watch.excuse(gap, now)
         if found is None:
             return None
@@ -127,19 +128,18 @@ class Gaps:
             culprit.kept_gil, culprit.kept_until = culprit.kept_gil + gap, now
         return culprit
 
+    def _sleeping_one(self, used: list[Used], wakes: float) -> Used | None:
+        """Who has woken just now. (A wait for the GIL goes by the switch interval that held when it began.)"""
+        woken = [each for each in used if each.cpu > 0 and each.waited < 0.5 and each.wakes <= max(3, wakes * each.few)]
+        return min((each for each in woken if not self._is_elsewhere(each.watch)), key=lambda each: each.wakes, default=None)
+
+    def _is_elsewhere(self, watch: Watch) -> bool:
+        """Does it sleep in a system call where it needs no GIL? (Each question of ours lets go of the GIL: the turn may be over
+        by now, and where the thread is then says nothing of it.)"""
+        return watch.vitals.system_call() not in (None, FUTEX) and watch.is_under_way(self._pool)
+
 
 def _busy_one(used: list[Used], gap: float) -> Used | None:
     """Who used the processor. Of several the one that now waits for the GIL: the others compute without it."""
     busy = [each for each in used if each.cpu >= 0.5 or (each.cpu * gap >= GAP and each.cpu + each.waited >= 0.8)]
     return max(busy, key=lambda each: (each.watch.vitals.sleeps(), each.cpu)) if len(busy) > 1 else next(iter(busy), None)
-
-
-def _sleeping_one(used: list[Used], wakes: float) -> Used | None:
-    """Who has woken just now. (A wait for the GIL goes by the switch interval that held when it began.)"""
-    woken = [
-        each
-        for each in used
-        if each.cpu > 0 and each.wakes <= max(3, wakes / 4) and each.waited < 0.5
-        if each.watch.vitals.system_call() in (None, FUTEX)
-    ]
-    return min(woken, key=lambda each: each.wakes, default=None)

@@ -33,6 +33,15 @@ class HandOff:
         self._pool = pool
         self.at_cap = 0
 
+    def may_give(self, worker: Worker) -> bool:
+        """Has worker a processor, and is there somebody to give it to? A hint; that there is nobody is said once."""
+        if worker.proc is None:
+            return False
+        if self._pool.spares or len(self._pool.workers) < self._pool.options.max_threads:
+            return True
+        self._say_at_cap()
+        return False
+
     def give(self, worker: Worker) -> bool:
         """Give worker's processor to a spare or to a new thread; False if it has none, or must keep it at the cap."""
         processor = worker.proc

@@ -2,64 +2,63 @@
 
 Side by side they would be done no sooner, and each of them wants the GIL every switch interval: behind four, who has a hundred
 short steps to make gets a fifth of the time, behind one a half; and each switch costs both sides. So a step from a point that
-is known to compute (points.py) waits until it is alone, but no longer than ten times what it took last, nor than `PATIENCE`:
-behind one that computes for a minute it would starve. One that blocks after all loses the right (the monitor sees it asleep).
+is known to compute (points.py) waits until nobody else does, but no longer than ten times what it took last, nor than
+`PATIENCE`: behind one that computes for a minute it would starve. One that blocks after all is waited for no longer (the
+monitor sees it asleep).
 
-    G1  The right to compute alone is `_right`, a lock. Its holder is in `_holder`; who removes it from there releases it, once.
-    G2  A worker that stops to serve leaves: it has `running` set to None first. The monitor, which takes the right for a
-        worker that it caught, looks at `running` afterwards; so one of the two sees the other.
+    G1  `_computing` has those that compute: who waited, once it goes on, and who was caught; it changes under the condition's
+        lock, and who takes the last one out tells the next.
+    G2  A worker that stops to serve leaves: it has `running` set to None first. The monitor, which enters a worker that it
+        caught, looks at `running` afterwards; so one of the two takes it out.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from plait._rt.worker import Worker
 
 TIMES = 10  # so many times its own length
-PATIENCE = 1.0  # seconds
+PATIENCE = 2.0  # seconds
 
 
 class Hogs:
     """The hogs of one pool; any thread."""
 
-    __slots__ = ("_holder", "_next", "_right")
+    __slots__ = ("_changed", "_computing")
 
     def __init__(self) -> None:
-        self._right = threading.Lock()
-        self._next = threading.Lock()  # held by the one that is next, while it waits
-        self._holder: list[Worker] = []
+        self._changed = threading.Condition(threading.Lock())
+        self._computing: list[Worker] = []
 
     def wait(self, worker: Worker, seconds: float) -> None:
         """Before a step that will compute for about so long, on worker's thread, without a processor."""
-        patience = min(seconds * TIMES, PATIENCE)
-        until = time.monotonic() + patience
         running, worker.running = worker.running, None  # nothing of the user's runs, and the monitor has nothing to see
-        if self._next.acquire(timeout=patience):
-            if self._right.acquire(timeout=max(0.0, until - time.monotonic())):
-                self._holder.append(worker)
-            self._next.release()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._computing, min(seconds * TIMES, PATIENCE))
+            self._computing.append(worker)
         worker.batch += 1
         worker.running = running
 
     def caught(self, worker: Worker) -> None:
-        """It computes, and nobody knew: those who are known wait for it, if there is no other one."""
-        if self._right.acquire(blocking=False):
-            self._holder.append(worker)
-            if worker.running is None or worker.proc is not None:  # (G2)
-                self.leave(worker)
+        """It computes, and nobody knew: those who are known wait for it, too."""
+        with self._changed:
+            self._computing.append(worker)
+        if worker.running is None or worker.proc is not None:  # (G2)
+            self.leave(worker)
 
-    def has_right(self, worker: Worker) -> bool:
-        """Does it compute alone?"""
-        return worker in self._holder
+    def includes(self, worker: Worker) -> bool:
+        """Does it compute, as far as is known?"""
+        return worker in self._computing
 
     def leave(self, worker: Worker) -> None:
-        """Its step is over, on whichever thread."""
-        try:
-            self._holder.remove(worker)
-        except ValueError:
+        """Its step is over, on whichever thread, or doesn't compute."""
+        if worker not in self._computing:
             return
-        self._right.release()
+        with self._changed:
+            if worker in self._computing:
+                self._computing.remove(worker)
+                if not self._computing:
+                    self._changed.notify()

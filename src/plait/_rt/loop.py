@@ -214,8 +214,11 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> Any:
         if self._closed:
             self._check_closed()
-        if self._task_factory is not None:
-            return self._by_factory(coro, name, context, options)
+        factory = self._task_factory
+        if factory is not None:
+            if name is context is None and not options:
+                return factory(self, coro)
+            return self._by_factory(factory, coro, name, context, options)
         if options:
             if options.pop("eager_start", None):
                 c_task: Any = asyncio.Task
@@ -230,13 +233,13 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         self._post(task)
         return task
 
-    def _by_factory(self, coro: Any, name: Any, context: Any, options: dict[str, Any]) -> Any:
+    def _by_factory(self, factory: Any, coro: Any, name: Any, context: Any, options: dict[str, Any]) -> Any:
         """Up to 3.13 a factory is not asked for the name: the task is told afterwards."""
         if context is not None:
             options["context"] = context
         if name is not None and _FACTORY_NAMES:
             options["name"] = name
-        task = self._task_factory(self, coro, **options)
+        task = factory(self, coro, **options)
         if name is not None and not _FACTORY_NAMES:
             task.set_name(name)
         return task

@@ -72,7 +72,9 @@ class Monitor:
         self._idle_since: float | None = None
         self._quick = 0  # quick ticks to come
         self._calm = 0  # looks since one that found anything stuck
+        self._until_long = TICK  # seconds from the last look until a step has computed for too long, if less
         self._last_look = 0.0
+        self._kept_gil = 0.0  # for how long somebody kept the GIL from us before this look
         self._seen: dict[Any, tuple[Any, int]] = {}  # which turns the last look or glance found; whose clocks were noted
         self._glances = 0  # since the last look
         self.handoffs = self.stalls = 0
@@ -110,9 +112,9 @@ class Monitor:
         self._report.start()
         self._gaps.begin()
         while not pool.stopping:
-            self._sleep(self._tick())
+            hurry = self._sleep(self._tick())
             try:
-                busy = self._glance() or self._look()
+                busy = (not hurry and self._glance()) or self._look(hurry)
             except Exception:
                 logger.exception("plait's monitor failed in one look; it goes on")
                 busy = True
@@ -124,14 +126,22 @@ class Monitor:
         self._gaps.end()
         self._report.finish(self._watches.values())
 
-    def _sleep(self, seconds: float) -> None:
-        """Sleep for a tick. If it takes much longer, though nobody ran at the last look, somebody has the GIL and computes: it
-        is asked for more often at once, for the look that comes now lets go of it several times. (Beside a worker that is busy
-        with short steps each tick is late.)"""
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep for a tick. True if it took much longer, though nobody ran at the last look, or one is in the same turn still:
+        somebody has the GIL and computes. (Beside a worker that is busy with short steps each tick is late.)"""
         began = time.monotonic()
         time.sleep(seconds)
-        if time.monotonic() - began - seconds > OVERSLEPT and not self._seen and GIL_BUILD():
-            self.crowded()
+        late = time.monotonic() - began - seconds
+        if late <= OVERSLEPT or not GIL_BUILD():
+            self._kept_gil = 0.0
+            return False
+        self._kept_gil = 0.0 if self._seen else late
+        return not self._seen or self._goes_on()
+
+    def _goes_on(self) -> bool:
+        """Is a worker in the turn in which the last look found it?"""
+        turns = self._pool.turns()
+        return any(self._seen.get(holder) == turn[1:3] for holder, turn in turns if isinstance(holder, Worker))
 
     def crowded(self) -> None:
         """Somebody computes and others want to run: on a GIL build it is passed on more often for a while. From any thread."""
@@ -144,7 +154,7 @@ class Monitor:
             self._quick -= 1
             return QUICK_TICK
         if self._calm < CALM_LOOKS:
-            return TICK
+            return min(TICK, self._until_long)
         return BUSY_TICK if self._glances else CALM_TICK
 
     def _sleep_if_idle(self) -> None:
@@ -207,14 +217,18 @@ class Monitor:
         self._looked_at = time.monotonic()
         return True
 
-    def _look(self) -> bool:
+    def _look(self, hurry: bool) -> bool:
         pool, now, known = self._pool, time.monotonic(), self._watches
         gap = now - self._looked_at
         caught = self._report.catch(pool) if gap >= GAP else None  # first: the next system call lets go of the GIL
+        if hurry:
+            self._calm = 0
+            self.crowded()  # for this look lets go of the GIL several times (and only now: it is taken from us sooner)
         self._watches = watches = follow(known, pool, now)
         if caught is not None:
             self._blame(gap, now, caught)
         began = time.monotonic()
+        self._until_long = TICK
         for holder, watch in watches.items():
             if isinstance(holder, Worker):
                 self._see_to_processor(holder, watch, now)
@@ -232,8 +246,8 @@ class Monitor:
             elif time.monotonic() - now < REPORTING or watch.caught:
                 self._report_on(watch)
         waiting = self._look_at_executor(now)
-        hurry = any((watch.posted or watch.still) and watch.handed_off is None for watch in watches.values())
-        self._calm = 0 if hurry else self._calm + 1
+        stuck = any((watch.posted or watch.still) and watch.handed_off is None for watch in watches.values())
+        self._calm = 0 if stuck else self._calm + 1
         self._last_look = now
         self._seen = {holder: (watch.running, watch.batch) for holder, watch in watches.items()}
         ended = time.monotonic()
@@ -248,41 +262,52 @@ class Monitor:
         culprit = self._gaps.judge(gap, now, self._watches.values())
         self._gaps.note(self._watches)
         turn, *what = caught.get(culprit.holder, (None,)) if culprit is not None else (None,)
-        if culprit is not None and turn is not None and culprit.is_of(turn):
+        if culprit is not None and turn is not None and culprit.was_of(turn):  # (it may be over by now)
             culprit.caught = what
 
     def _see_to_processor(self, worker: Worker, watch: Watch, now: float) -> None:
         """Hand it on if the turn that worker is in is stuck."""
         processor = worker.proc
         if watch.turn_since == now:  # a new turn
-            watch.unseen = (now - self._looked_at) / 2
+            watch.unseen = (now - self._looked_at + self._kept_gil) / 2
             rested = worker not in self._seen or watch.rested(now - self._last_look)
             if (rested or self._quick > 0) and watch.vitals.sleeps():
                 watch.still = 1
         elif processor is None:
-            if self._pool.hogs.has_right(worker) and watch.sleeps():
+            if self._pool.hogs.includes(worker) and watch.sleeps():
                 self._pool.hogs.leave(worker)  # it blocks, after all
             elif watch.handed_off is not None:
                 self._see_to_hog(worker, watch)
         elif self.something_waits(processor) and (watch.sleeps() or self._is_long(worker, watch, now)):
             self._hand_off(worker, watch, now)
 
-    def _see_to_hog(self, worker: Worker, watch: Watch) -> None:
-        """It goes on computing without a processor. (Only some time on a core makes its place one that computes.)"""
-        if watch.computed() < COMPUTED:
-            return
-        if not (watch.still or worker.retired or GIL_BUILD()):
-            worker.yield_cores()
-        if watch.suspect is not None:
-            self._pool.points.caught(*watch.suspect, True)
-            watch.suspect = None
-            if GIL_BUILD():
+    def _see_to_hog(self, worker: Worker, watch: Watch, learned: bool = False) -> None:
+        """It goes on computing without a processor."""
+        learned = self._learn(watch) or learned
+        if GIL_BUILD():
+            if learned:
                 self._pool.hogs.caught(worker)
+        elif not (watch.still or worker.retired) and watch.turn_computed() >= COMPUTED:
+            worker.yield_cores()
+
+    def _learn(self, watch: Watch) -> bool:
+        """Note that a suspect computes; True the first time. (Only some time on a core makes its place one that does.)"""
+        if watch.suspect is None or watch.turn_computed() < COMPUTED:
+            return False
+        self._pool.points.caught(*watch.suspect, True)
+        watch.suspect = None
+        return True
 
     def _is_long(self, worker: Worker, watch: Watch, now: float) -> bool:
-        """Does it compute for too long? A step from where one was caught before is likely to be as long, and gets less time."""
+        """Does it compute for too long? A step from where one was caught before is likely to be as long: it gets less time,
+        once it can be learned from at the same moment (else the next in the queue might begin there, too)."""
         patience = self._pool.options.handoff_after
-        return now - watch.turn_since + watch.unseen >= (patience if worker.point is None else patience / 2)
+        if worker.point is not None and watch.turn_computed() >= COMPUTED:
+            patience /= 2
+        left = patience - (now - watch.turn_since + watch.unseen)
+        if left > 0:
+            self._until_long = min(self._until_long, left)
+        return left <= 0
 
     def _see_to_interval(self, now: float, known: dict[Any, Watch]) -> None:
         """Lower the switch interval while a turn computes and another thread of ours wants to run."""
@@ -338,25 +363,34 @@ class Monitor:
         return len(pool.poller) > 0 or len(pool.timers) > 0
 
     def _hand_off(self, worker: Worker, watch: Watch, now: float) -> None:
-        task, point, starting = self._pool.task_of_turn(worker), worker.point, worker.starting
+        if not self._pool.handoff.may_give(worker):
+            return
+        learned = self._note(worker, watch)  # first: the heir may begin with a step from the same place
         if not self._pool.handoff.give(worker):
             return
         watch.strand._post(LOOK_AGAIN)  # the worker's fast path looks at nothing else
         watch.handed_off = now - watch.turn_since
         self.handoffs += 1
+        if watch.still:
+            self._quick = QUICK_TICKS
+        else:
+            self._see_to_hog(worker, watch, learned)
+
+    def _note(self, worker: Worker, watch: Watch) -> bool:
+        """Note where worker's step is stuck; True if its place is one that computes."""
+        task, point, starting = self._pool.task_of_turn(worker), worker.point, worker.starting
         coro = None if task is None else task._coro
-        suspect = None
-        if coro.__class__ is CoroutineType:
-            suspect = coro.cr_code, start_of(coro.cr_code) if task is starting else point
-        if not watch.still:
-            watch.suspect = suspect
-            if suspect is not None and watch.computed() >= LONG:
-                self._pool.points.suspect(suspect[0])
-            self._see_to_hog(worker, watch)
-            return
-        self._quick = QUICK_TICKS
-        if suspect is not None and not (GIL_BUILD() and watch.vitals.waits_for_futex()):
-            self._pool.points.caught(*suspect, False)
+        if coro.__class__ is not CoroutineType:
+            return False
+        suspect = coro.cr_code, start_of(coro.cr_code) if task is starting else point
+        if watch.still:
+            if not (GIL_BUILD() and watch.vitals.waits_for_futex()):
+                self._pool.points.caught(*suspect, False)
+            return False
+        watch.suspect = suspect
+        if watch.turn_computed() >= LONG:
+            self._pool.points.suspect(suspect[0])
+        return self._learn(watch)
 
     # Shutdown's question
 

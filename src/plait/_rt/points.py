@@ -8,10 +8,12 @@ outermost code was caught once.
     first time caught      the code of the task becomes suspect
     from then on           its tasks' steps note their point (worker.py)
     caught with a point    the point scores; with two it is known
-    a known point          the processor is given away before the step, and the step is timed: a short one halves the score
+    a point with a score   its steps are timed: a short one halves the score
+    a known point          the processor is given away before the step
 
-So nothing is learned from one sighting, and what a place stopped doing is forgotten. (Waiting for the GIL looks like waiting
-for a lock: on a GIL build the monitor tells neither here.)
+So nothing is learned from one sighting, what a place stopped doing is forgotten, and one where only some of the steps are long
+(a handler of requests) is not learned: the others would wait behind them. (Waiting for the GIL looks like waiting for a lock:
+on a GIL build the monitor tells neither here.)
 
 Ownership: dictionaries changed an entry at a time, from any thread; a count that is lost between two threads costs a sighting.
 """
@@ -26,6 +28,7 @@ from plait._rt.places import is_installed, is_librarys, is_plaits
 
 KNOWN = 2.0
 MOST = 8.0
+FORGOTTEN = 0.25
 LONG = 0.001  # seconds; a step that takes less did not block
 COMPUTED = 0.0025  # seconds on a core; a step that takes less does not compute for long, however long it waited for the GIL
 MANY = 1000  # suspects and points; programs that make code as they run don't grow them for ever
@@ -57,15 +60,26 @@ class Points:
         """A task of that outermost code was stuck in a step; point is where it was resumed, None if that was not noted."""
         self.suspect(code)
         if point is not None:
-            self._scores[point] = min(self._scores.get(point, 0.0) + 1.0, MOST)
+            self._scores[point] = min(self._score(point) + 1.0, MOST)
             if computes:
                 self._computing.setdefault(point, math.inf)
             else:
                 self._computing.pop(point, None)
 
+    def has_score(self, point: Point) -> bool:
+        """Is a step from there to be timed?"""
+        return point in self._scores
+
     def is_known(self, point: Point) -> bool:
         """Is the processor to be given away before a step from there?"""
-        return self._scores.get(point, 0.0) >= KNOWN
+        return self._score(point) >= KNOWN
+
+    def _score(self, point: Point) -> float:
+        """Its score. (Not by `get`: docs/design.md, "What CPython decides for us".)"""
+        try:
+            return self._scores[point]
+        except KeyError:
+            return 0.0
 
     def computes(self, point: Point) -> bool:
         """Does a step from there compute, as opposed to block?"""
@@ -73,16 +87,25 @@ class Points:
 
     def last(self, point: Point) -> float:
         """For how long a step from there computed last, in seconds; infinite if nobody knows."""
-        return self._computing.get(point, math.inf)
+        try:
+            return self._computing[point]
+        except KeyError:
+            return math.inf
 
     def took(self, point: Point, seconds: float, computed: float) -> None:
-        """A step from a known point took so long, so much of it on a core."""
-        score = self._scores.get(point, 0.0)
-        if point in self._computing:
-            as_long, self._computing[point] = computed >= COMPUTED, computed
-        else:
-            as_long = seconds >= LONG
-        self._scores[point] = min(score + 1.0, MOST) if as_long else score / 2
+        """A step from a point with a score took so long, so much of it on a core."""
+        computes, score = point in self._computing, self._score(point)
+        if (computed < COMPUTED) if computes else (seconds < LONG):
+            score /= 2
+        elif score >= KNOWN:
+            score = min(score + 1.0, MOST)
+        if score < FORGOTTEN:
+            self._scores.pop(point, None)
+            self._computing.pop(point, None)
+            return
+        self._scores[point] = score
+        if computes:
+            self._computing[point] = computed
 
 
 def start_of(code: CodeType) -> Point:
@@ -103,9 +126,10 @@ def point_of(coro: CoroutineType[Any, Any, Any]) -> Point:
 
 
 def _users(code: CodeType) -> bool:
-    found = _is_users.get(code)
-    if found is None:
+    try:
+        return _is_users[code]
+    except KeyError:
         if len(_is_users) >= MANY:
             _is_users.clear()
         found = _is_users[code] = not any(of(code.co_filename) for of in (is_plaits, is_librarys, is_installed))
-    return found
+        return found

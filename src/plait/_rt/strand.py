@@ -14,9 +14,9 @@ Invariants
         by one worker. Queued and run strands have no IDLE.
     S2  Nothing is lost: a poster appends first and looks for IDLE after; the holder puts IDLE in first and looks for
         items after. Whichever comes second sees the other, and if both do, `remove` decides.
-    S3  `_next`, if set, makes the step of the strand's only ready task, `_next_task`, which is older than all of `_ready`. Its
-        mark is in place (mark.py). A strand of one task that only yields lives in it and never touches `_ready`: the workers'
-        fast path.
+    S3  `_next`, if set, makes the step of the strand's only ready task, `_next_task`, which is older than all of `_ready`, and
+        was set before: others look at both (Pool.task_of_turn). Its mark is in place (mark.py). A strand of one task that only
+        yields lives in it and never touches `_ready`: the workers' fast path.
     S4  After IDLE went in, the former holder doesn't touch the strand again.
 """
 
@@ -193,8 +193,8 @@ class Strand(AsyncioFace):
     def _ready_again(self, task: Task[Any]) -> None:
         """task yielded: it goes behind what is queued."""
         if self._next is None and not self._ready and task._coro.__class__ is CoroutineType and not self._suspects(task):
+            self._next_task = task  # first (S3)
             self._next = partial(task._context.run, _send, task._coro, None)
-            self._next_task = task
         else:
             self._ready.append(task)
 

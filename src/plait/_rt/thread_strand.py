@@ -28,7 +28,7 @@ from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import Poller
 from plait._rt.processor import BATCH
 from plait._rt.strand import Strand, fileno
-from plait._rt.task import LocalTask, Task, registered_tasks
+from plait._rt.task import LocalTask, Task, registered_tasks, unlisted_tasks
 from plait._rt.timers import Timers
 from plait._rt.vitals import Vitals
 from plait._rt.watch import Watch, follow
@@ -44,7 +44,10 @@ SHUTDOWN_SECONDS = 5.0  # how long shutdown waits for a task that is stuck in a 
 class ThreadStrand(Strand):
     """A strand bound to one thread."""
 
-    __slots__ = ("_closed", "_own_thread", "_parked", "_poller", "_running", "_stop_with", "_thread_id", "_timers", "vitals")
+    __slots__ = (
+        "_closed", "_debug", "_own_thread", "_parked", "_poller", "_running", "_stop_with", "_task_factory", "_thread_id",
+        "_timers", "vitals",
+    )  # fmt: skip
 
     _own_thread: threading.Thread | None
 
@@ -56,7 +59,8 @@ class ThreadStrand(Strand):
         self._pool = pool
         self._next = self._marked = None
         self._ready = deque()  # type: ignore[assignment]
-        self._closed = self._parked = False  # type: ignore[misc]
+        self._closed = self._parked = self._debug = False  # type: ignore[misc]
+        self._task_factory = None  # type: ignore[misc]
         self._poller = Poller(pool.options.selector)
         self._timers = Timers()  # type: ignore[misc]
         self._thread_id = None
@@ -418,14 +422,18 @@ async def _cancel_pool(pool: Pool) -> set[Strand]:
     """Cancel every task of the pool's strands and wait until they are done, or stuck for long; returns the stuck strands."""
     stuck = _Stuck(pool)
     cancelled: set[Any] = set()
-    looks = 0
+    looks, unlisted = 0, _of_pool(unlisted_tasks(), pool)
     while True:
-        pending: list[Any] = [task for task in _tasks_of(pool) if not task.done()]
+        listed = [*pool.all_tasks(), *_of_pool(registered_tasks(), pool)]
+        pending: list[Any] = [task for task in (*listed, *unlisted) if not task.done()]
         if not pending:
             looks += 1
-            if pool.is_quiet() or looks > 20:
+            if not pool.is_quiet() and looks <= 20:
+                await asyncio.sleep(0.001)  # a task may have been on its way from one queue to another
+                continue
+            unlisted = _of_pool(unlisted_tasks(), pool)
+            if not unlisted:
                 return set()
-            await asyncio.sleep(0.001)  # a task may have been on its way from one queue to another
             continue
         looks = 0
         ours: list[Any] = [task for task in pending if isinstance(task, Task)]
@@ -484,10 +492,7 @@ def _home(task: Any) -> Any:
     return task._home if isinstance(task, Task) else task.get_loop()
 
 
-def _tasks_of(pool: Pool) -> list[Any]:
-    found: list[Any] = [*pool.all_tasks()]
-    for task in registered_tasks():
-        home = _home(task)
-        if isinstance(home, Strand) and home._pool is pool and home is not pool.main:
-            found.append(task)
-    return found
+def _of_pool(tasks: list[Any], pool: Pool) -> list[Any]:
+    """Those of pool's strands that are not done, but not the main strand's."""
+    homes = [(task, _home(task)) for task in tasks if not task.done()]
+    return [task for task, home in homes if isinstance(home, Strand) and home._pool is pool and home is not pool.main]

@@ -54,6 +54,7 @@ class Watch:
         "still",
         "strand",
         "suspect",
+        "turn_clock",
         "turn_since",
         "unseen",
         "vitals",
@@ -63,7 +64,7 @@ class Watch:
         self.holder, self.item = holder, item
         self.strand, self.running, self.batch, self.vitals = turn
         self.since = self.turn_since = self.ran_at = now
-        self.first_clock = self.vitals.cpu_ns()
+        self.first_clock = self.turn_clock = self.vitals.cpu_ns()
         self.first_wait = 0  # how long it had waited for a core by then, in all
         self.unseen = 0.0  # how long the turn may have lasted before it was seen, about
         self.still = 0  # looks in a row that found it asleep
@@ -81,7 +82,7 @@ class Watch:
     def since_last(cls, holder: Worker | ThreadStrand, turn: Turn, last: float, stall_after: float) -> Watch:
         """Of a turn that was seen at the last glance already."""
         watch = cls(holder, turn, holder.item if isinstance(holder, Worker) else None, last, stall_after)
-        watch.first_clock = watch.vitals.noted
+        watch.first_clock = watch.turn_clock = watch.vitals.noted
         return watch
 
     def _run(self) -> None:
@@ -93,7 +94,15 @@ class Watch:
 
     def is_of(self, turn: Turn) -> bool:
         """Is it still this turn?"""
-        return self.over is None and self.running is turn[1] and self.batch == turn[2]
+        return self.over is None and self.was_of(turn)
+
+    def was_of(self, turn: Turn) -> bool:
+        """Is it this turn, over or not?"""
+        return self.running is turn[1] and self.batch == turn[2]
+
+    def is_under_way(self, pool: Pool) -> bool:
+        """Is its thread in this turn still?"""
+        return any(holder is self.holder and self.is_of(turn) for holder, turn in pool.turns())
 
     def ask(self, now: float) -> None:
         """See that we are told when the turn is over."""
@@ -108,7 +117,7 @@ class Watch:
 
     def goes_on_from(self, before: Watch) -> None:
         """It is the next item of the turn that before watched."""
-        self.turn_since, self.unseen = before.turn_since, before.unseen
+        self.turn_since, self.turn_clock, self.unseen = before.turn_since, before.turn_clock, before.unseen
         self.handed_off, self.suspect = before.handed_off, before.suspect
 
     def note(self, now: float) -> None:
@@ -133,6 +142,10 @@ class Watch:
     def computed(self) -> float:
         """Seconds of CPU that it has used."""
         return (self.vitals.cpu_ns() - self.first_clock) / 1e9
+
+    def turn_computed(self) -> float:
+        """Seconds of CPU that the turn has used since it was first seen."""
+        return (self.vitals.cpu_ns() - self.turn_clock) / 1e9
 
     def excuse(self, seconds: float, now: float) -> None:
         """For so long up to now it was somebody else's doing."""

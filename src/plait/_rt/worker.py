@@ -59,7 +59,6 @@ class Worker:
         "ended",
         "gave",
         "item",
-        "known_since",
         "left",
         "own_refs",
         "point",
@@ -70,6 +69,7 @@ class Worker:
         "starting",
         "steps",
         "thread",
+        "timed_since",
         "unused",
         "vitals",
     )
@@ -81,7 +81,7 @@ class Worker:
         self.starting: Task[Any] | None = None  # a task in its first step: the pool lists it when it outlives that
         self.item: Any = None  # what it runs of the strand's queue; left as it is on the fast path (`task`)
         self.point: Point | None = None  # where the task that it runs was resumed, if that was noted (points.py)
-        self.known_since = 0.0, 0.0  # when the step from a known point began, by the clock and by the thread's
+        self.timed_since = 0.0, 0.0  # when the step from a point with a score began, by the clock and by the thread's
         self.gave = 0  # how often it gave its processor away itself
         self.retired = False  # not to be a spare any more
         self.batch = 0
@@ -269,9 +269,9 @@ class Worker:
         if coro.__class__ is not CoroutineType or coro.cr_code not in pool.points.suspects:
             return
         self.point = point = start_of(coro.cr_code) if task is self.starting else point_of(coro)
-        if not pool.points.is_known(point):
+        if not pool.points.has_score(point):
             return
-        proc = self.proc  # read once: the monitor may take it at any moment
+        proc = self.proc if pool.points.is_known(point) else None  # read once: the monitor may take it at any moment
         if proc is not None and pool.monitor.something_waits(proc) and pool.handoff.give(self):
             self.gave += 1
             if pool.points.computes(point):
@@ -280,7 +280,7 @@ class Worker:
                     pool.hogs.wait(self, pool.points.last(point))
                 else:
                     self.yield_cores()
-        self.known_since = time.monotonic(), time.thread_time()
+        self.timed_since = time.monotonic(), time.thread_time()
 
     def yield_cores(self) -> None:
         """The step computes without a processor: let threads that have one go first, on a build where it doesn't keep them
@@ -292,13 +292,13 @@ class Worker:
     def after_step(self) -> None:
         """The step of a suspect is over."""
         point, self.point = self.point, None
-        since, clock = self.known_since
+        since, clock = self.timed_since
         if since and point is not None:
             self.pool.points.took(point, time.monotonic() - since, time.thread_time() - clock)
-            self.known_since = 0.0, 0.0
+            self.timed_since = 0.0, 0.0
 
     def _forget_point(self) -> None:
-        self.point, self.known_since = None, (0.0, 0.0)
+        self.point, self.timed_since = None, (0.0, 0.0)
 
     def _count_own_refs(self) -> int:
         """How many references a strand in `_start` has that only the worker knows."""

@@ -357,10 +357,7 @@ def _level(stall: Stall) -> int:
 
 def _same_turn(pool: Any, watch: Any) -> bool:
     """Is the step of watch still under way?"""
-    for holder, turn in pool.turns():
-        if holder is watch.holder:
-            return bool(watch.is_of(turn)) and (holder is watch.strand or holder.item is watch.item)
-    return False
+    return watch.is_under_way(pool) and (watch.holder is watch.strand or watch.holder.item is watch.item)
 
 
 def _task_of(pool: Any, watch: Any) -> Any:

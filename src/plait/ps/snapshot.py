@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import time
-from asyncio import Handle, all_tasks, current_task
+from asyncio import Handle, current_task
 from collections.abc import Sequence
 from types import CodeType
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 from plait._rt.awaiters import awaiter_of, set_of
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.strand import IDLE, Strand
-from plait._rt.task import Join, Task, registered_tasks, task_of
+from plait._rt.task import Join, Task, registered_tasks, task_of, unlisted_tasks
 from plait._rt.thread_strand import ThreadStrand
 from plait._rt.waiter import Waiter
 from plait._rt.worker import Worker
@@ -140,7 +140,7 @@ def _callback_in(holder: Any) -> str | None:
 
 def _tasks_by_strand(pool: Any, numbers: _Numbers) -> dict[Strand | None, list[Any]]:
     """The tasks of a runtime that are not done, the main strand's first; None has those that no worker has started yet."""
-    found: dict[Any, None] = dict.fromkeys((*registered_tasks(), *_c_tasks(pool), *pool.all_tasks()))
+    found: dict[Any, None] = dict.fromkeys((*registered_tasks(), *unlisted_tasks(), *pool.all_tasks()))
     by_strand: dict[Strand | None, list[Any]] = {pool.main: []}
     for task in found:
         strand = task._home if isinstance(task, Task) else task.get_loop()
@@ -150,13 +150,6 @@ def _tasks_by_strand(pool: Any, numbers: _Numbers) -> dict[Strand | None, list[A
     for task in itertools.chain.from_iterable(by_strand.values()):
         numbers.of(task)
     return by_strand
-
-
-def _c_tasks(pool: Any) -> list[Any]:
-    """From 3.14 on asyncio lists its own tasks for one loop at a time."""
-    if sys.version_info < (3, 14):
-        return []
-    return [task for strand in (pool.main, *pool.pinned) for task in all_tasks(strand)]
 
 
 def _read_all(tasks: dict[Strand | None, list[Any]], numbers: _Numbers) -> dict[Any, dict[str, Any]]:

@@ -2,13 +2,16 @@
 
 import argparse
 import asyncio
+import gc
 import importlib
 import json
 import platform
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVarTuple
+
+Ts = TypeVarTuple("Ts")
 
 LOOPS = ("asyncio", "uvloop", "plait")
 
@@ -21,7 +24,7 @@ def loop_factory(peer: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def run(peer: str, main: Callable[..., Coroutine[Any, Any, Any]], *args: Any, workers: int | None = None) -> Any:
+def run(peer: str, main: Callable[[*Ts], Coroutine[Any, Any, Any]], *args: *Ts, workers: int | None = None) -> Any:
     """Run `main(*args)` to its end: on plait with `plait.run` and that many workers, else with `asyncio.Runner`."""
     if peer == "plait":
         plait: Any = importlib.import_module("plait")
@@ -47,8 +50,10 @@ def program_arguments(doc: str | None, programs: Iterable[str], default: str) ->
 
 
 async def timed(program: Callable[[float], Coroutine[Any, Any, None]], scale: float) -> dict[str, float]:
-    """What a program takes, after a tenth of it to warm up."""
+    """What a program takes, after a tenth of it to warm up. The garbage collector begins its round with it: which peer meets a
+    whole collection, and which just ends before one, would be chance."""
     await program(scale / 10)
+    gc.collect()
     begin, cpu = time.perf_counter(), time.process_time()
     await program(scale)
     return {"seconds": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}

@@ -14,11 +14,11 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10)
     args = parser.parse_args()
     seconds = {"0": 0.0, "1": 0.0}
-    common.run("plait", switch.measure, "plait", 1000, args.n // 10, workers=1)  # the first one warms up
+    common.run("plait", switch.measure, "plait", 1000, args.n // 10, False, workers=1)  # the first one warms up
     for number in range(args.turns):
         for value in ("0", "1") if number % 2 else ("1", "0"):
             os.environ["PLAIT_MONITOR"] = value
-            seconds[value] += common.run("plait", switch.measure, "plait", 1000, args.n, workers=1)["cpu_s"]
+            seconds[value] += common.run("plait", switch.measure, "plait", 1000, args.n, False, workers=1)["cpu_s"]
     common.emit({"on_s": seconds["1"], "off_s": seconds["0"]})
 
 

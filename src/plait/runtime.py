@@ -18,7 +18,7 @@ from plait._rt.breath import GIL_BUILD
 from plait._rt.cores import usable_cores
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.poller import selector_names
-from plait._rt.pool import Options, Pool
+from plait._rt.pool import HANDOFF_AFTER, Options, Pool
 from plait._rt.strand import Strand, current_strand
 from plait._rt.task import Task
 from plait._rt.thread_strand import ThreadStrand
@@ -62,7 +62,7 @@ def settings(
     cores = 1 if GIL_BUILD() else usable_cores()
     options = Options(
         workers=_setting("WORKERS", workers, int, cores, 1),
-        handoff_after=_setting("HANDOFF_AFTER", handoff_after, float, 0.010, 0.0),
+        handoff_after=_setting("HANDOFF_AFTER", handoff_after, float, HANDOFF_AFTER, 0.0),
         max_threads=_setting("MAX_THREADS", max_threads, int, 256, 1),
         monitored=_setting("MONITOR", None, int, 1, 0) != 0,
         answers=_setting("PS", None, int, 1, 0) != 0,
@@ -161,7 +161,7 @@ def run(
     """Run main in the main strand, on this thread, and return its result; as `asyncio.run`, with a runtime below it.
 
     workers: how many strands may run at once; the usable cores on a free-threaded build, 1 on a GIL build (PLAIT_WORKERS).
-    handoff_after: seconds that a step may compute before its processor goes to another worker, 0.010 (PLAIT_HANDOFF_AFTER);
+    handoff_after: seconds that a step may compute before its processor goes to another worker, 0.008 (PLAIT_HANDOFF_AFTER);
         a step that blocks loses it after a few milliseconds.
     max_threads: cap on the pool's threads, 256 (PLAIT_MAX_THREADS). At the cap steps that block make others wait; it says so.
     on_stall: called with a `plait.Stall` while a step lasts longer than 0.1 s, and when it has ended; on a thread of its own,

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from plait._rt.watch import Turn
 
 HELP_AT = 4  # queued strands for which a worker wakes another; fewer are its own, or the monitor's to notice
+HANDOFF_AFTER = 0.008  # seconds; `plait.run` documents it, ADR 9 says why so many
 JOIN_SECONDS = 2.0  # how long close() waits for the threads of the pool, all together
 
 
@@ -60,7 +61,7 @@ class Options:
     """How a runtime is set up; `plait.run` documents the fields."""
 
     workers: int
-    handoff_after: float = 0.010
+    handoff_after: float = HANDOFF_AFTER
     max_threads: int = 256
     monitored: bool = True
     answers: bool = True  # `plait ps`

@@ -18,6 +18,8 @@ from plait._rt.base import PIPES
 from plait.errors import WrongStrand
 
 _SocketTransport: Any = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+_TlsTransport: Any = asyncio.sslproto._SSLProtocolTransport  # type: ignore[attr-defined]
+_ENCRYPTED = asyncio.sslproto.SSLProtocolState.WRAPPED  # type: ignore[attr-defined]
 _METHODS = ("write", "writelines", "write_eof", "sendto", "close", "abort", "pause_reading", "resume_reading")
 
 
@@ -59,7 +61,7 @@ _guarded: dict[type, type] = {
         _SocketTransport,
         asyncio.selector_events._SelectorDatagramTransport,  # type: ignore[attr-defined]
         *PIPES,
-        asyncio.sslproto._SSLProtocolTransport,
+        _TlsTransport,
     )
 }
 
@@ -87,9 +89,25 @@ def _sends_at_once(write: Any) -> Any:
     return sends
 
 
+def _looks_where_something_came(resume_reading: Any) -> Any:
+    """asyncio has each resumed transport look for what came meanwhile; mostly nothing did."""
+
+    @functools.wraps(resume_reading)
+    def resumes(self: Any) -> None:
+        protocol = self._ssl_protocol
+        as_usual = protocol._state is _ENCRYPTED and not protocol._ssl_reading_paused and not protocol._write_backlog
+        if as_usual and _get_running_loop() is self._loop and not (protocol._incoming.pending or protocol._sslobj.pending()):
+            protocol._app_reading_paused = False
+            return
+        resume_reading(self)
+
+    return resumes
+
+
 # A read takes `max_size` of memory, whatever comes. glibc gives what is free at its heap's top back to the system where it is
 # more than twice the largest block that it ever mapped and unmapped, and so at nearly each read, which then faults in its
 # pages again: half of the time to read much. This maps a larger one and unmaps it, once, and touches none of it.
 bytes(2 * _SocketTransport.max_size)
 
 _guarded[_SocketTransport].write = _sends_at_once(_guarded[_SocketTransport].write)  # type: ignore[attr-defined]
+_guarded[_TlsTransport].resume_reading = _looks_where_something_came(_guarded[_TlsTransport].resume_reading)  # type: ignore[attr-defined]

@@ -19,7 +19,6 @@ import sys
 import time
 import warnings
 import weakref
-from asyncio import Handle, TimerHandle
 from asyncio.events import _get_running_loop
 from contextvars import Context
 from functools import cached_property
@@ -27,6 +26,7 @@ from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import base
+from plait._rt.handles import Handle, TimerHandle
 from plait._rt.task import LocalTask, Task, check_coroutine
 from plait._rt.transports import guard
 
@@ -40,7 +40,7 @@ _base: Any = asyncio.base_events  # whose `socket` and `logger` are what tests p
 _FACTORY_NAMES = sys.version_info >= (3, 14)  # does a task factory get the task's name?
 
 # A handle that another thread may cancel while it runs: `cancel` waits until it has run (since 3.14)
-_ThreadSafeHandle: Any = getattr(asyncio.events, "_ThreadSafeHandle", Handle)
+_ThreadSafeHandle: Any = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Handle)
 
 _WAKEUP = Task._wakeup
 _reported: set[Any] = set()
@@ -149,7 +149,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         if callback.__class__ is MethodType and callback.__func__ is _WAKEUP:
             self._post(callback.__self__)
             return None
-        handle = Handle(callback, args, self, context)
+        handle = asyncio.Handle(callback, args, self, context)
         if handle._source_traceback:  # type: ignore[attr-defined]
             del handle._source_traceback[-2:]  # type: ignore[attr-defined]
         self._post(handle)
@@ -159,36 +159,38 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         self._check_closed()
         if self._debug:
             self._check_callback(callback, "call_soon_threadsafe")
-        handle: Handle = _ThreadSafeHandle(callback, args, self, context)
+        handle: asyncio.Handle = _ThreadSafeHandle(callback, args, self, context)
         if handle._source_traceback:  # type: ignore[attr-defined]
-            del handle._source_traceback[-1 if _ThreadSafeHandle is Handle else -2 :]  # type: ignore[attr-defined]
+            del handle._source_traceback[-1 if _ThreadSafeHandle is asyncio.Handle else -2 :]  # type: ignore[attr-defined]
         self._post(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> TimerHandle:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         if delay is None:
             raise TypeError("delay must not be None")
         return self._call_at(time.monotonic() + delay, callback, args, context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         if when is None:
             raise TypeError("when cannot be None")
         return self._call_at(when, callback, args, context)
 
-    def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> TimerHandle:
+    def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> asyncio.TimerHandle:
         if self._closed:
             self._check_closed()
+        timer: asyncio.TimerHandle
         if self._debug:
             self._check_thread()
-        timer = TimerHandle(when, callback, args, self, context)
-        if self._debug:
             self._check_callback(callback, "call_at")
+            timer = asyncio.TimerHandle(when, callback, args, self, context)
             del timer._source_traceback[-2:]  # type: ignore[attr-defined]
+        else:
+            timer = TimerHandle(when, callback, args, self, context)
         self._timers.add(timer)
         self._timer_added(when)
         return timer
 
-    def _timer_handle_cancelled(self, _handle: TimerHandle) -> None:
+    def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
         self._timers.cancelled += 1
 
     def _note_off_strand(self, callback: Any, args: tuple[Any, ...]) -> None:
@@ -326,7 +328,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         return f"<{type(self).__name__}{' ' + repr(name) if name else ''} at {id(self):#x}>"
 
 
-def run_callback(strand: AsyncioFace, handle: Handle) -> None:
+def run_callback(strand: AsyncioFace, handle: asyncio.Handle) -> None:
     """Run a handle of strand, logging a slow one in debug mode as asyncio does."""
     if handle._cancelled:  # type: ignore[attr-defined]
         return
@@ -347,5 +349,5 @@ def run_callback(strand: AsyncioFace, handle: Handle) -> None:
 def note_slow(strand: AsyncioFace, what: Any, seconds: float) -> None:
     """asyncio's debug-mode warning."""
     if seconds >= strand.slow_callback_duration:
-        text = _base._format_handle(what) if isinstance(what, Handle) else repr(what)
+        text = _base._format_handle(what) if isinstance(what, asyncio.Handle) else repr(what)
         _base.logger.warning("Executing %s took %.3f seconds", text, seconds)

@@ -56,6 +56,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet, ref
 
 from plait._rt.awaiters import awaiter_of, set_of
+from plait._rt.handles import Handle
 from plait._rt.here import here
 from plait._rt.mark import MARKS_STAY, current_tasks, mark, unmark
 from plait._rt.site import Site
@@ -122,17 +123,13 @@ class Join(Waiter):
         return self._sleeper if isinstance(self._sleeper, Task) else awaiter_of(self._sleeper._call)
 
 
-class DoneCallback(asyncio.Handle):
+class DoneCallback(Handle):
     """A function to call with the finished task, in the strand that registered it.
 
     A handle, so that the end of a task in that strand queues it as it is.
     """
 
     __slots__ = ()
-
-    def __init__(self: Any, call: Callable[[Any], object], context: Context | None, strand: Any) -> None:
-        self._callback, self._args, self._context, self._loop = call, None, context, strand  # asyncio's, without its questions
-        self._cancelled, self._repr, self._source_traceback = False, None, None
 
     def _deliver(self: Any, task: Task[Any]) -> None:
         strand: Any = task._home if self._loop is None else self._loop
@@ -557,7 +554,7 @@ class Task(Generic[T]):
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """Call fn(task) when it is done, in the strand that is calling now (the task's own if none is)."""
         context = copy_context() if context is None else context
-        self._add_callback(DoneCallback(fn, context, _get_running_loop()))
+        self._add_callback(DoneCallback(fn, (), _get_running_loop(), context))
 
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """Forget fn; returns how often it was registered."""
@@ -757,7 +754,7 @@ class LocalTask(Task[T]):
 
     def _call_soon(self) -> None:
         """By a handle, which debug mode looks at."""
-        callback = DoneCallback(self._call, self._call_context, self._strand)
+        callback = DoneCallback(self._call, (), self._strand, self._call_context)
         self._call = self._call_context = None
         callback._deliver(self)
 
@@ -775,7 +772,7 @@ class LocalTask(Task[T]):
             raise
         except BaseException as error:
             source = _format_callback_source(call, (self,))
-            handle = DoneCallback(call, context, strand)
+            handle = DoneCallback(call, (), strand, context)
             strand.call_exception_handler({"message": f"Exception in callback {source}", "exception": error, "handle": handle})
         self = call = None  # type: ignore[assignment]  # a traceback may keep this frame
 
@@ -786,7 +783,7 @@ class LocalTask(Task[T]):
         if running is self._strand and self._call is None and self._on_done is None and self._state == PENDING:
             self._call, self._call_context = fn, context  # T5
         else:
-            self._add_callback(DoneCallback(fn, context, running))
+            self._add_callback(DoneCallback(fn, (), running, context))
 
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """Forget fn; returns how often it was registered."""
@@ -803,7 +800,7 @@ class LocalTask(Task[T]):
         registered = Task._registered(self)
         call = self._call
         if call is not None and self._state == PENDING:
-            registered.insert(0, DoneCallback(call, self._call_context, self._strand))
+            registered.insert(0, DoneCallback(call, (), self._strand, self._call_context))
         return registered
 
     def get_loop(self) -> Any:

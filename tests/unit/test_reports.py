@@ -22,7 +22,6 @@ import select
 import signal
 import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
 import threading
@@ -35,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_helpers import GIL_BUILD, LONG, Program, eventually, in_strand
+from unit_helpers import GIL_BUILD, LONG, Program, eventually, in_strand, tls_contexts
 
 import plait
 from plait.diagnose import report
@@ -1025,10 +1024,7 @@ async def idle_pinned() -> None:
 
 
 async def tls() -> None:
-    pem = Path(__file__).with_name("localhost.pem")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    trusting = ssl.create_default_context(cafile=str(pem))
+    context, trusting = tls_contexts()
     trusting.check_hostname = False
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,19 +6,15 @@ import asyncio
 import contextlib
 import gc
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_helpers import LONG, collected, eventually, everywhere, forever, in_plait, other_strand
+from unit_helpers import LONG, collected, eventually, everywhere, forever, in_plait, other_strand, tls_contexts
 
 import plait
-
-CERTIFICATE = Path(__file__).parent / "localhost.pem"  # made for these tests, and good for nothing else
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -389,16 +385,9 @@ def test_connections_are_cancelled_at_the_end() -> None:
 # TLS
 
 
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(CERTIFICATE)
-    client = ssl.create_default_context(cafile=str(CERTIFICATE))
-    return server, client
-
-
 @everywhere
 async def test_tls() -> None:
-    theirs, ours = contexts()
+    theirs, ours = tls_contexts()
     async with await plait.start_server(echo, "127.0.0.1", 0, ssl=theirs, ssl_handshake_timeout=LONG) as server:
         async with connected(server, ssl=ours, server_hostname="localhost") as (reader, writer):
             for size in (1, 1000, 50_000):
@@ -408,7 +397,7 @@ async def test_tls() -> None:
 
 @in_plait
 async def test_tls_streams_belong_to_their_strand_too() -> None:
-    theirs, ours = contexts()
+    theirs, ours = tls_contexts()
     async with await plait.start_server(echo, "127.0.0.1", 0, ssl=theirs) as server:
         async with connected(server, ssl=ours, server_hostname="localhost") as (reader, writer):
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import asyncio.sslproto
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_helpers import eventually, everywhere, in_plait
+from unit_helpers import eventually, everywhere, in_plait, tls_contexts
 
 import plait
 
-CERTIFICATE = Path(__file__).parent / "localhost.pem"
 BODY = bytes(range(251)) * 400
 RECORD = 16 * 1024  # the most of a TLS record
 
@@ -32,12 +29,14 @@ async def serving(
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    of_server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    of_server.load_cert_chain(CERTIFICATE)
-    of_client = ssl.create_default_context()
-    of_client.check_hostname, of_client.verify_mode = False, ssl.CERT_NONE
+    of_server, of_client = tls_contexts()
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=of_server) as server:
-        yield {"host": "127.0.0.1", "port": server.sockets[0].getsockname()[1], "ssl": of_client}
+        yield {
+            "host": "127.0.0.1",
+            "port": server.sockets[0].getsockname()[1],
+            "ssl": of_client,
+            "server_hostname": "localhost",
+        }
 
 
 async def send_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

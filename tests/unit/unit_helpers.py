@@ -8,6 +8,7 @@ import gc
 import inspect
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,6 +26,15 @@ LONG = 20.0
 """Seconds after which something that ought to have happened is given up; no test waits so long when it passes."""
 
 Test = Callable[..., Coroutine[Any, Any, None]]
+CERTIFICATE = Path(__file__).parent / "localhost.pem"
+"""Made for these tests, and good for nothing else."""
+
+
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, and one of clients that trust it as "localhost"."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(CERTIFICATE)
+    return server, ssl.create_default_context(cafile=str(CERTIFICATE))
 
 
 def in_plait(test: Test | None = None, **options: Any) -> Any:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from unit_helpers import (
     LONG,
     Program,
+    collected,
     eventually,
     eventually_in_thread,
     forever,
@@ -26,6 +28,8 @@ from unit_helpers import (
 )
 
 import plait
+from plait._rt.monitor import Monitor
+from plait._rt.pool import Pool
 
 Start = Callable[..., Program]
 
@@ -435,6 +439,51 @@ def test_an_error_while_cancelling_is_reported(caplog: pytest.LogCaptureFixture)
     plait.run(main())
     gc.collect()
     assert "while cancelling" in caplog.text
+
+
+def test_an_ended_run_keeps_nothing_of_it() -> None:
+    """Not even what the monitor was looking at when it ended, though this thread ran no other loop since."""
+
+    class Payload:
+        pass
+
+    def hold(payload: Payload) -> None:
+        monitor = asyncio.get_running_loop()._pool.monitor  # type: ignore[attr-defined]
+        eventually_in_thread(lambda: any(isinstance(watch.running, asyncio.Handle) for watch in monitor._watches.values()))
+        monitor._look = monitor._glance = lambda *_: True  # it looks no more: that stays what it saw last
+        held.append(weakref.ref(payload))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        held.append(weakref.ref(loop))
+        await plait.spawn(value(None))
+        loop.call_soon(hold, Payload())
+        await asyncio.sleep(0)
+
+    held: list[weakref.ref[Any]] = []
+    plait.run(main())
+    assert [collected(each) for each in held] == [True, True]
+
+
+def test_threads_that_leave_early_are_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may see that the runtime stops before who stops it counts the workers."""
+    ended = threading.Event()
+    worker_ended, stop = Pool.worker_ended, Monitor.stop
+
+    def slowly(pool: Pool, worker: Any) -> None:
+        worker_ended(pool, worker)
+        ended.set()
+        time.sleep(0.05)  # still a thread
+
+    def after_a_worker(monitor: Monitor) -> None:
+        monitor._pool.idle.notify_all()
+        assert ended.wait(LONG)
+        stop(monitor)
+
+    monkeypatch.setattr(Pool, "worker_ended", slowly)
+    monkeypatch.setattr(Monitor, "stop", after_a_worker)
+    plait.run(in_strand("spawned", value(None)), workers=1)
+    assert plait_threads() == []
 
 
 @pytest.mark.parametrize("where", ["main", "spawned", "pooled", "pinned"])

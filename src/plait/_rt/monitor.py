@@ -125,6 +125,7 @@ class Monitor:
         interval.put_back(self)
         self._gaps.end()
         self._report.finish(self._watches.values())
+        self._watches, self._seen = {}, {}  # nothing of the user's is kept by a pool that has ended
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep for a tick. True if it took much longer, though nobody ran at the last look, or one is in the same turn still:

@@ -84,6 +84,7 @@ class Pool:
         self.idle = Idle(self)
         self.processors: list[Processor] = []
         self.workers: list[Worker] = []
+        self._leaving: list[threading.Thread] = []  # of workers that have ended, while they still are
         self.spares: list[Worker] = []
         self.pinned: list[ThreadStrand] = []
         self.monitor = Monitor(self, report)
@@ -174,6 +175,7 @@ class Pool:
         with self._starting:
             self._ended_steps += worker.steps
             self._ended_gave += worker.gave
+            self._leaving = [*(thread for thread in self._leaving if thread.is_alive()), worker.thread]
             self.workers.remove(worker)
 
     # Strands and tasks
@@ -363,10 +365,10 @@ class Pool:
                 self.idle.notify_all()
                 for spare in list(self.spares):
                     self.ring_spare(spare)
-            if worker.ended.is_set():
-                worker.thread.join()
-            else:
+            if not worker.ended.is_set():
                 stuck.append(worker)
+        for thread in self._leaving:  # those too that went before we looked
+            thread.join()
         interval.put_back(self.monitor)  # who computed until now may have lowered it again
         if self._offload is not None:
             self._offload.shutdown(wait=False)

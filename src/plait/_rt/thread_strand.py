@@ -345,6 +345,8 @@ class ThreadStrand(Strand):
         if self._csock is not None:
             self._close_self_pipe()
         self._closed = True  # type: ignore[misc]
+        if here.main is self:
+            here.main = None  # a closed loop is its holder's alone, as in asyncio
         self._ready.clear()
         self._executor_shutdown_called = True  # type: ignore[misc]
         if self._default_executor is not None:

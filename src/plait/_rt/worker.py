@@ -327,7 +327,7 @@ class Worker:
                 self.pool.inject(strand)
 
     def _step_out(self) -> None:
-        self.running = None
+        self.running = self.item = None
         if not MARKS_STAY:
             strand = _get_running_loop()
             if strand is not None:

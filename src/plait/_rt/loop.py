@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait._rt import base
 from plait._rt.handles import Handle, TimerHandle
+from plait._rt.streams import hasten
 from plait._rt.task import LocalTask, Task, check_coroutine
 from plait._rt.transports import guard
 
@@ -256,8 +257,9 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
 
     # Transports
 
-    def _make_socket_transport(self, *args: Any, **options: Any) -> Any:
-        return guard(super()._make_socket_transport(*args, **options))
+    def _make_socket_transport(self, sock: Any, protocol: Any, *args: Any, **options: Any) -> Any:
+        hasten(protocol)
+        return guard(super()._make_socket_transport(sock, protocol, *args, **options))
 
     def _make_datagram_transport(self, *args: Any, **options: Any) -> Any:
         return guard(super()._make_datagram_transport(*args, **options))
@@ -268,8 +270,9 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     def _make_write_pipe_transport(self, *args: Any, **options: Any) -> Any:
         return guard(super()._make_write_pipe_transport(*args, **options))
 
-    def _make_ssl_transport(self, *args: Any, **options: Any) -> Any:
-        return guard(super()._make_ssl_transport(*args, **options))
+    def _make_ssl_transport(self, rawsock: Any, protocol: Any, *args: Any, **options: Any) -> Any:
+        hasten(protocol)
+        return guard(super()._make_ssl_transport(rawsock, protocol, *args, **options))
 
     async def start_tls(self, *args: Any, **options: Any) -> Any:
         return guard(await super().start_tls(*args, **options))

@@ -11,6 +11,7 @@ import pytest
 from unit_helpers import KINDS, collected, eventually, everywhere, in_plait, in_strand, value
 
 import plait
+from plait._rt import asyncgens
 
 
 class Numbers:
@@ -124,3 +125,34 @@ def test_hooks_are_the_users_again_afterwards() -> None:
     before = sys.get_asyncgen_hooks()
     plait.run(value(1))
     assert sys.get_asyncgen_hooks() == before
+
+
+@in_plait
+async def test_generators_may_be_collected_in_the_middle_of_a_sweep() -> None:
+    """The interpreter's collector runs where memory is taken, up to 3.11, and finalises them there."""
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        yield 1
+
+    async def begun() -> AsyncGenerator[int, None]:
+        generator = numbers()
+        await anext(generator)
+        return generator
+
+    kept = [await begun() for _ in range(50)]
+    gc.collect()
+    thresholds = gc.get_threshold()
+    gc.disable()
+    try:
+        for _ in range(50):
+            cycle: list[Any] = [await begun()]
+            cycle.append(cycle)
+        del cycle
+        gc.set_threshold(gc.get_count()[0] + 10)
+        gc.enable()
+        asyncgens._sweep()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    for generator in kept:
+        await generator.aclose()

@@ -56,8 +56,9 @@ def of_pool(pool: Pool) -> list[tuple[AsyncGenerator[Any, Any], Strand]]:
 
 
 def _sweep() -> None:
-    for key, (reference, _) in list(_homes.items()):
-        if reference() is None:
+    for key in list(_homes):  # (its items would be new objects, for which the collector may run, and finalisers with it)
+        home = _homes.get(key)
+        if home is not None and home[0]() is None:
             if key in _found_dead:
                 _found_dead.discard(key)
                 _homes.pop(key, None)

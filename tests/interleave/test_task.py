@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError
 from collections import Counter
+from collections.abc import Coroutine
 from typing import Any
 
 from plait import Event
@@ -52,12 +53,13 @@ def test_cancel_against_start() -> None:
     """A cancel that meets the start of a task is delivered once: before the first step, or where it waits.
 
     Mutations caught: `cancel` looks for the strand before it counts; `_start` looks for a cancel before it gives the strand;
-    a delivered cancel stays due.
+    a delivered cancel stays due; the first step of a coroutine that no `async def` made reads `_cancel` before it counts.
     """
     for seed in seeds():
         with rig(seed, FOCUS[seed % 3], 2) as r:
             never = Event()
             steps: list[str] = []
+            kind: Any = Foreign if seed & 1 else lambda coro: coro
 
             async def body(never: Any = never, steps: Any = steps) -> None:
                 steps.append("began")
@@ -70,7 +72,11 @@ def test_cancel_against_start() -> None:
                     raise
 
             tasks: list[Any] = []
-            r.actor("spawner", lambda r=r, tasks=tasks, body=body: tasks.append(r.spawn(body())))  # type: ignore[misc]
+
+            def spawn(r: Any = r, tasks: Any = tasks, kind: Any = kind, body: Any = body) -> None:
+                tasks.append(r.spawn(kind(body())))
+
+            r.actor("spawner", spawn)
 
             def cancel(r: Any = r, tasks: Any = tasks) -> None:
                 r.schedule.wait(lambda: tasks)
@@ -127,6 +133,17 @@ def test_short_tasks_share_a_strand() -> None:
             for task in tasks:
                 r.expect(task.cancelled() or task._state == 1, f"{task}")
             r.check_quiet()
+
+
+class Foreign(Coroutine):  # type: ignore[type-arg]
+    """A coroutine that no `async def` made, as Cython's aren't."""
+
+    def __init__(self, coro: Any) -> None:
+        self.send, self.throw, self.close = coro.send, coro.throw, coro.close  # type: ignore[method-assign]
+
+    def send(self, value: Any) -> Any: ...
+    def throw(self, *error: Any) -> Any: ...
+    def __await__(self) -> Any: ...
 
 
 class Called:

@@ -292,9 +292,10 @@ class Task(Generic[T]):
 
     def _first_step(self) -> Any:
         """The first step of a task that was cancelled before it, or whose coroutine is not the interpreter's own."""
-        coro, cancel = self._coro, self._cancel
+        coro = self._coro
         while self._arrived():
-            cancel.must = True  # type: ignore[union-attr]
+            self._cancel.must = True  # type: ignore[union-attr]
+        cancel = self._cancel  # not read before: a canceller makes it at any time
         if cancel is None or not cancel.must:
             return self._context.run(coro.send, None)
         cancel.must = False

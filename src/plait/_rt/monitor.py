@@ -87,8 +87,9 @@ class Monitor:
     def start(self) -> None:
         self._gaps.note_all()
         self._looked_at = time.monotonic()
-        self._thread = threading.Thread(target=self._watch, name="plait-monitor", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._watch, name="plait-monitor", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def wake(self) -> None:
         """Somebody has work again; from any thread."""

@@ -19,6 +19,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 IDLE_SECONDS = 10.0
+MORE_THREADS = "raise what limits this process's threads (ulimit -u, or pids.max of its cgroup)"
 
 
 class Lane(Executor):
@@ -50,8 +51,25 @@ class Lane(Executor):
                 started = threading.Thread(target=self._work, name=f"{self.name}-{self._made}", daemon=True)
                 self._threads.add(started)
         if started is not None:
-            started.start()
+            self._start(started, future)
         return future
+
+    def _start(self, thread: threading.Thread, future: Future[Any]) -> None:
+        """If the system gives no thread the others come to the call; if there are none all that wait are refused."""
+        try:
+            thread.start()
+        except RuntimeError as error:
+            with self._lock:
+                self._threads.discard(thread)
+                refused = [] if self._threads else [job[1] for job in self._jobs]
+                if refused:
+                    self._jobs.clear()
+            problem = RuntimeError(f"the system gives no thread for a blocking call ({error}): {MORE_THREADS}")
+            for each in refused:
+                if each is not future and each.set_running_or_notify_cancel():
+                    each.set_exception(problem)
+            if future in refused:
+                raise problem from error
 
     def _work(self) -> None:
         try:
@@ -79,10 +97,16 @@ class Lane(Executor):
                 self._idle += 1
                 try:
                     if not self._wake.wait(IDLE_SECONDS) and not self._jobs:
+                        self._threads.discard(threading.current_thread())  # under the same lock: nobody counts on it any more
                         return None
                 finally:
                     self._idle -= 1
             return self._jobs.popleft()
+
+    def threads(self) -> list[threading.Thread]:
+        """Those that there are."""
+        with self._lock:
+            return list(self._threads)
 
     def idle(self) -> int:
         """How many threads wait for a call; a hint."""
@@ -120,6 +144,10 @@ class Offload(Lane):
     def __init__(self, most: int = 256) -> None:
         super().__init__("plait-offload", most)
         self.lookups = Lane("plait-lookup", 32)
+
+    def threads(self) -> list[threading.Thread]:
+        """Both lanes'."""
+        return [*super().threads(), *self.lookups.threads()]
 
     def idle(self) -> int:
         """Both lanes."""

@@ -30,8 +30,9 @@ from plait._rt.handoff import HandOff
 from plait._rt.here import here
 from plait._rt.hogs import Hogs
 from plait._rt.idle import Idle
+from plait._rt.loop import logger
 from plait._rt.monitor import Monitor
-from plait._rt.offload import Lane, Offload
+from plait._rt.offload import MORE_THREADS, Lane, Offload
 from plait._rt.points import Points
 from plait._rt.poller import SharedPoller
 from plait._rt.processor import Processor, items_of
@@ -133,10 +134,27 @@ class Pool:
             self.started = True
             _started.add(self)
             _watch_forks()
-            for worker in list(self.workers):
-                worker.start()
+            self._start_workers()
             self.watch()
             self._open_door()
+
+    def _start_workers(self) -> None:
+        """As many as the system gives threads for; RuntimeError if that is none, and the next spawn tries again."""
+        asked, refused = len(self.workers), None
+        for worker in list(self.workers):
+            try:
+                worker.start()
+            except RuntimeError as error:
+                refused = error
+                self.workers.remove(worker)
+                self.processors = [each for each in self.processors if each is not worker.proc]  # anew: others go through it
+        if not self.processors:
+            assert self._poller is not None
+            self._poller.close()
+            self._poller, self.started = None, False
+            raise RuntimeError(f"the system gives no thread for plait's workers ({refused}): {MORE_THREADS}") from refused
+        if len(self.processors) < asked:
+            logger.warning("the system gives threads for %d of %d workers: %s", len(self.processors), asked, MORE_THREADS)
 
     def watch(self) -> None:
         """Start the monitor, once, if there is to be one."""
@@ -146,7 +164,11 @@ class Pool:
                 return
             _started.add(self)
             _watch_forks()
-            self.monitor.start()
+            try:
+                self.monitor.start()
+            except RuntimeError as error:
+                logger.warning("no thread for plait's monitor (%s), so nothing is handed off: %s", error, MORE_THREADS)
+                return
             self.watched = True
             self._open_door()
 

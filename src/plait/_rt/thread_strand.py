@@ -320,9 +320,10 @@ class ThreadStrand(Strand):
         if self._default_executor is not None:
             await super().shutdown_default_executor(*(() if timeout is None else (timeout,)))
         if pool.main is self and pool._offload is not None:
-            helper = threading.Thread(target=pool._offload.shutdown, name="plait-shutdown", daemon=True)
-            helper.start()
-            while helper.is_alive() and (timeout is None or timeout > 0):
+            threads = pool._offload.threads()
+            pool._offload.shutdown(wait=False)
+            threads += pool._offload.threads()  # what was submitted in between
+            while any(thread.is_alive() for thread in threads) and (timeout is None or timeout > 0):
                 await asyncio.sleep(0.005)
                 timeout = None if timeout is None else timeout - 0.005
 
@@ -372,7 +373,13 @@ class ThreadStrand(Strand):
         strand._own_thread = threading.Thread(target=strand._serve_pinned, name=label, daemon=True)
         strand._thread_id = 0  # running from now on, as far as others can tell
         pool.pinned.append(strand)
-        strand._own_thread.start()
+        try:
+            strand._own_thread.start()
+        except RuntimeError:  # the system gives no more threads
+            strand._thread_id = None
+            pool.pinned.remove(strand)
+            strand.close()
+            raise
         return strand
 
     def _serve_pinned(self) -> None:

@@ -1,0 +1,155 @@
+"""The system gives no more threads: what can go on goes on, the rest is refused with what to do, and nothing hangs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from unit_helpers import LONG, in_plait
+
+import plait
+from plait._rt import offload
+from plait._rt.offload import Lane
+
+real_start = threading.Thread.start
+
+
+class System:
+    """Gives so many threads, and no more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        system = self
+
+        def start(self: threading.Thread) -> None:
+            if system.left == 0:
+                raise RuntimeError("can't start new thread")
+            system.left -= 1
+            real_start(self)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> System:
+    return System(monkeypatch)
+
+
+async def one() -> int:
+    return 1
+
+
+@in_plait
+async def test_no_worker(system: System) -> None:
+    """The spawn is refused, and the next one tries again."""
+    for _ in range(2):
+        coro = one()
+        with pytest.raises(RuntimeError, match="no thread for plait's workers.*ulimit -u"):
+            plait.spawn(coro)
+        coro.close()
+    assert plait.stats().workers == 0
+    system.left = 10
+    assert await plait.spawn(one()) == 1
+
+
+@pytest.mark.parametrize(("left", "workers", "said"), [(2, 2, "of 3 workers"), (3, 3, "monitor")])
+def test_too_few_threads(system: System, caplog: pytest.LogCaptureFixture, left: int, workers: int, said: str) -> None:
+    async def main() -> None:
+        system.left = left
+        async with plait.TaskGroup() as group:
+            for _ in range(100):
+                group.create_task(plait.sleep(0.001))
+        assert plait.stats().workers == workers
+
+    with caplog.at_level(logging.WARNING, "plait"):
+        plait.run(main(), workers=3)
+    assert any(said in message and "ulimit -u" in message for message in caplog.messages)
+
+
+@in_plait
+async def test_no_pinned_strand(system: System) -> None:
+    system.left = 100
+    await plait.spawn(one())
+    system.left = 0
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        plait.Strand(pinned=True)
+    system.left = 1
+    assert await plait.Strand(pinned=True).call(one()) == 1
+
+
+def test_the_end_needs_no_thread(system: System) -> None:
+    """The executor's threads are waited for without one more."""
+
+    async def main() -> list[int]:
+        system.left = 1
+        result = await plait.to_thread(threading.get_ident)
+        return [result]
+
+    before = threading.active_count()
+    assert plait.run(main())
+    assert threading.active_count() == before
+
+
+# Lanes
+
+
+def test_a_call_that_gets_no_thread_is_refused(system: System) -> None:
+    lane = Lane("lane", 8)
+    with pytest.raises(RuntimeError, match="no thread for a blocking call.*ulimit -u"):
+        lane.submit(int)
+    system.left = 1
+    assert lane.submit(lambda: 7).result(LONG) == 7
+    lane.shutdown()
+
+
+def test_another_thread_comes_to_a_call_that_got_none(system: System) -> None:
+    lane, let_go = Lane("lane", 8), threading.Event()
+    system.left = 1
+    first = lane.submit(let_go.wait, LONG)
+    second = lane.submit(lambda: 7)
+    assert not second.done()
+    let_go.set()
+    assert first.result(LONG)
+    assert second.result(LONG) == 7
+    lane.shutdown()
+
+
+def test_calls_that_wait_for_a_thread_that_never_comes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls at a time: the second counts on the thread of the first."""
+    lane, begun = Lane("lane", 8), threading.Event()
+    others: list[Future[int]] = []
+
+    def start(_thread: threading.Thread) -> None:
+        if not begun.is_set():
+            begun.set()
+            others.append(lane.submit(int))
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="no thread for a blocking call"):
+        lane.submit(int)
+    with pytest.raises(RuntimeError, match="no thread for a blocking call"):
+        others[0].result(LONG)
+
+
+def test_a_call_does_not_count_on_a_thread_that_is_on_its_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was idle for long and has just decided to end: with one thread at most, nobody would come to the call."""
+    late: list[Future[int]] = []
+
+    class Late(Lane):
+        def _next_job(self) -> Any:
+            job = super()._next_job()
+            if job is None and not late:
+                late.append(self.submit(lambda: 7))
+            return job
+
+    monkeypatch.setattr(offload, "IDLE_SECONDS", 0.001)
+    lane = Late("lane", 1)
+    lane.submit(int).result(LONG)
+    for thread in list(lane._threads):
+        thread.join(LONG)
+    assert late[0].result(LONG) == 7
+    lane.shutdown()

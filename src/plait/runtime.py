@@ -49,6 +49,7 @@ def new_event_loop(
     main = ThreadStrand()
     main.set_up(Pool(main, options, Reporter(on_stall), DOOR))
     main._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
+    main.make_signal_pipe()
     return main
 
 

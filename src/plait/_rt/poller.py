@@ -25,6 +25,7 @@ SharedPoller: ownership and invariants
 from __future__ import annotations
 
 from asyncio import Handle
+from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from threading import RLock
 from typing import Any
@@ -77,10 +78,15 @@ class _Wakeable:
         self._epoll: Any
         if poller_epoll.HERE and selector in ("", "epoll"):
             self._bell = poller_epoll.Bell()
-            self._epoll = poller_epoll.open_epoll()
+            open_poller: Any = poller_epoll.open_epoll
         else:
             self._bell = poller_selectors.Bell()
-            self._epoll = poller_selectors.open_selector(selector, self._bell.ring)
+            open_poller = partial(poller_selectors.open_selector, selector, self._bell.ring)
+        try:
+            self._epoll = open_poller()
+        except BaseException:  # there is no descriptor left
+            self._bell.close()
+            raise
         self._ring = self._bell.ring
         self._bell_fd = self._bell.fd
         self._epoll.register(self._bell_fd, READ)

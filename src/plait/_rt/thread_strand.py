@@ -56,12 +56,12 @@ class ThreadStrand(Strand):
 
     def set_up(self, pool: Pool, name: str | None = None) -> ThreadStrand:
         """Make it whole; `__init__` is no place for it, as `plait.Strand(pinned=True)` would call that again."""
+        self._poller = Poller(pool.options.selector)  # first: if there is no descriptor left nothing is to be closed
         self._pool = pool
         self._next = self._marked = None
         self._ready = deque()  # type: ignore[assignment]
         self._closed = self._parked = self._debug = False  # type: ignore[misc]
         self._task_factory = None  # type: ignore[misc]
-        self._poller = Poller(pool.options.selector)
         self._timers = Timers()  # type: ignore[misc]
         self._thread_id = None
         self._own_thread = None
@@ -84,12 +84,12 @@ class ThreadStrand(Strand):
             pool.watch()
         self._set_coroutine_origin_tracking(self._debug)
         hooks = sys.get_asyncgen_hooks()
+        wakeup_fd = self._have_signals_end_polls()
         self._thread_id = threading.get_ident()
         self.vitals.begin()
         here.main = self
         if pool.watched:
             pool.monitor.wake()
-        wakeup_fd = self._have_signals_end_polls()
         try:
             sys.set_asyncgen_hooks(*asyncgens.hooks)
             _set_running_loop(self)
@@ -259,6 +259,15 @@ class ThreadStrand(Strand):
         return self._poller.watched(fd)
 
     # Signals
+
+    def make_signal_pipe(self) -> None:
+        """On the thread that gets the signals; now, not when they are first waited for: it takes descriptors."""
+        if threading.current_thread() is threading.main_thread():
+            try:
+                self._make_self_pipe()
+            except OSError:
+                self.close()
+                raise
 
     def _have_signals_end_polls(self) -> int | None:
         """A signal that arrives just before the poll sleeps would not end it, so the C handler writes to our pipe. Returns what

@@ -1,14 +1,15 @@
-"""The system gives no more threads: what can go on goes on, the rest is refused with what to do, and nothing hangs."""
+"""The system gives no more threads or descriptors: what can goes on, the rest is refused, nothing hangs or is left."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_helpers import LONG, in_plait
+from unit_helpers import LONG, Program, in_plait
 
 import plait
 from plait._rt import offload
@@ -91,6 +92,66 @@ def test_the_end_needs_no_thread(system: System) -> None:
     before = threading.active_count()
     assert plait.run(main())
     assert threading.active_count() == before
+
+
+NO_DESCRIPTORS = """
+import gc, os, resource, plait
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+async def two():
+    return 2
+
+async def main():
+    coro = two()
+    try:
+        return await plait.spawn(coro)
+    finally:
+        coro.close()
+
+async def sleeps():
+    await plait.sleep(0)
+
+plait.run(sleeps())  # which imports what it needs
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+
+def in_use():
+    gc.collect()
+    used = 0
+    for fd in range(64):
+        try:
+            os.fstat(fd)
+            used += 1
+        except OSError:
+            continue
+    return used
+
+for left in range(12):
+    before, coro = in_use(), main()
+    try:
+        outcome = plait.run(coro, workers=2)
+    except OSError as error:
+        outcome = error.strerror
+    coro.close()
+    print(left, outcome, in_use() - before)
+    os.close(held.pop())
+"""
+
+
+def test_no_descriptors(tmp_path: Path) -> None:
+    """With none left, with one, with two: it is refused, nothing is left open or complains; until there are enough."""
+    code, out, err = Program(tmp_path, NO_DESCRIPTORS).end()
+    assert (code, err) == (0, "")
+    outcomes = [line.split(" ", 1)[1] for line in out.splitlines()]
+    assert len(outcomes) == 12
+    refused = outcomes.count("Too many open files 0")
+    assert refused >= 4  # (a poller and its bell, and two ends of a pipe)
+    assert outcomes[refused:] == ["2 0"] * (12 - refused)
 
 
 # Lanes

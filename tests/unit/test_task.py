@@ -574,7 +574,7 @@ async def test_cancelling_the_awaiter_cancels_the_task() -> None:
 @everywhere
 async def test_the_awaiter_waits_for_the_cancelled_task_to_clean_up() -> None:
     steps: list[str] = []
-    started = plait.Event()
+    started, waiting = plait.Event(), plait.Event()
 
     async def clean() -> None:
         try:
@@ -586,6 +586,7 @@ async def test_the_awaiter_waits_for_the_cancelled_task_to_clean_up() -> None:
 
     async def wait() -> None:
         try:
+            waiting.set()
             await task
         finally:
             steps.append("awaiter")
@@ -593,7 +594,7 @@ async def test_the_awaiter_waits_for_the_cancelled_task_to_clean_up() -> None:
     task = plait.spawn(clean())
     waiter = plait.spawn(wait())
     await started.wait()
-    await plait.sleep(0.002)
+    await waiting.wait()
     waiter.cancel()
     await asyncio.wait([waiter])
     assert steps == ["cleaned", "awaiter"]

@@ -1,4 +1,4 @@
-"""Timers: the heap of the near ones, the lists of the others (N1-N3), at scale."""
+"""Timers: the heap of the near ones, the lists of the others (N1-N4), at scale."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,16 @@ class Timer:
 
     def __init__(self, when: float, number: int = 0) -> None:
         self._when, self.number, self._cancelled = when, number, False
+
+
+class Fired(Timer):
+    """And what firing one asks."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, when: float, number: int, loop: Any) -> None:
+        super().__init__(when, number)
+        self._loop = loop
 
 
 def cancel(timers: Timers, timer: Timer) -> None:
@@ -98,6 +109,26 @@ def test_against_a_sorted_list() -> None:
             first = min((timer._when for timer in pending.values()), default=None)
             assert timers.deadline(now) == first
             assert len(timers) < 3 * len(pending) + 2000
+
+
+@pytest.mark.parametrize("most", [1, 3, 1000])
+def test_none_is_overtaken(most: int) -> None:
+    """While one thread posts a timer, another one looks; those that it could find are later (N4)."""
+    timers = Timers()
+    posted: list[int] = []
+
+    def post(timer: Any) -> None:
+        other = threading.Thread(target=timers.fire, args=(1000.0,))
+        other.start()
+        other.join()
+        posted.append(timer.number)
+
+    home = SimpleNamespace(_post=post)
+    for number in range(200):
+        timers.add(Fired(float(number), number, home))
+    while len(posted) < 200:
+        timers.fire(1000.0, most)
+    assert posted == list(range(200))
 
 
 @pytest.mark.parametrize("looks", ["often", "seldom"])

@@ -326,10 +326,8 @@ class Pool:
             handle._loop._post(handle)
 
     def fire_timers(self, most: int = sys.maxsize) -> None:
-        """Post the timers that are due, the oldest so many. (Not under their lock: whoever loses its core here would keep all
-        timers waiting. So a timer may be overtaken by a later one that another worker finds meanwhile.)"""
-        for timer in self.timers.due(time.monotonic(), most):
-            timer._loop._post(timer)
+        """Post the timers that are due, the oldest so many."""
+        self.timers.fire(time.monotonic(), most)
 
     # The end
 

@@ -14,6 +14,8 @@ Invariants
     N3  Cancelled timers are swept out when there are more than 100 of them, and they are half of all, or half of what all
         were when that was asked last. `cancelled` is a hint: two threads may count one between them, and one that was
         cancelled before it was in is counted too.
+    N4  What was taken out to be fired is posted in the same turn. So no timer is overtaken by a later one that another thread
+        finds meanwhile. It is a share at a time: whoever loses its core in the middle keeps all other timers waiting.
 
 Why not one heap: an entry of a heap is a tuple with a number in it, 96 bytes; a far timer's place in a list is 8. Nor does
 it move up and down there: a list is cut in two when it is long (`LONG`), and sorted once, when it is the next one due.
@@ -32,6 +34,7 @@ from typing import Any
 LONG = 4096
 SWEEP_AT_LEAST = 100
 LOOK_AGAIN = 0.001  # seconds
+SHARE = 64
 
 _when = attrgetter("_when")
 _Entry = tuple[float, int, Any]
@@ -64,19 +67,35 @@ class Timers:
         """From any thread."""
         self._incoming.append(timer)
 
-    def due(self, now: float, most: int = sys.maxsize) -> list[Any]:
-        """Take out the timers whose deadline has come, oldest deadline first, so many at most; none if another thread is
-        looking."""
+    def due(self, now: float) -> list[Any]:
+        """Take out the timers whose deadline has come, oldest deadline first; none if another thread is looking."""
         if not (self._incoming or self._heap) or not self._turn.acquire(False):
             return []
         try:
-            self._take_in()
-            found: list[Any] = []
-            while (when := self._first()) is not None and when <= now and len(found) < most:
-                found.append(heappop(self._heap)[2])
-            return found
+            return self._take_out(now, sys.maxsize)
         finally:
             self._turn.release()
+
+    def fire(self, now: float, most: int = sys.maxsize) -> None:
+        """Post the timers whose deadline has come to their strands, oldest deadline first, so many at most (N4)."""
+        while most > 0 and (self._incoming or self._heap) and self._turn.acquire(False):
+            share = min(most, SHARE)
+            try:
+                found = self._take_out(now, share)
+                for timer in found:
+                    timer._loop._post(timer)
+            finally:
+                self._turn.release()
+            if len(found) < share:
+                return
+            most -= share
+
+    def _take_out(self, now: float, most: int) -> list[Any]:
+        self._take_in()
+        found: list[Any] = []
+        while (when := self._first()) is not None and when <= now and len(found) < most:
+            found.append(heappop(self._heap)[2])
+        return found
 
     def deadline(self, now: float) -> float | None:
         """The next deadline, or None without one. If another thread is looking: a little after now, which means look again.

@@ -43,7 +43,7 @@ async def test_sleepers_wake_in_the_order_of_their_deadlines() -> None:
         await plait.sleep(seconds)
         order.append(seconds)
 
-    naps = [0.03, 0.01, 0.02, 0.005]
+    naps = [0.15, 0.05, 0.1, 0.025]
     await asyncio.gather(*map(nap, naps))
     assert order == sorted(naps)
 

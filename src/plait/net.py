@@ -183,6 +183,7 @@ async def start_server(
         options = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
     elif ssl_handshake_timeout is not None or ssl_shutdown_timeout is not None:
         raise ValueError("ssl_handshake_timeout and ssl_shutdown_timeout are only meaningful with ssl")
+    strand = home._pool.new_strand("accept", False)
     # asyncio resolves, binds and checks the arguments; nothing is accepted through it.
     bound = await home.create_server(
         asyncio.Protocol, host, port, family=family, flags=flags, sock=sock, backlog=backlog,
@@ -190,9 +191,14 @@ async def start_server(
     )  # fmt: skip
     sockets = [listening._sock for listening in bound.sockets]
     bound._sockets = None  # ours now
-    for listening in sockets:
-        listening.listen(backlog)
-    strand = home._pool.new_strand("accept", False)
+    try:
+        for listening in sockets:
+            listening.listen(backlog)
+    except OSError:
+        if sock is None:
+            for listening in sockets:
+                listening.close()
+        raise
     acceptor = _Acceptor(strand, client_connected_cb, limit, ssl, options, site_of(sys._getframe(1)))
     server = Server(strand, sockets, acceptor, home)
     if start_serving:

@@ -41,9 +41,9 @@ def new_event_loop(
     """A main strand for the thread that runs it, as an asyncio event loop.
 
     For `asyncio.run(main(), loop_factory=plait.new_event_loop)`, `uvicorn --loop plait:new_event_loop`, test plugins. The
-    pool, its monitor and poller start with the first `spawn` (the monitor with the loop's first run, where PLAIT_WATCH_MAIN=1
-    is in the environment, as under `plait run`). Several loops live side by side, each with a pool of its own.
-    The parameters are those of `run`.
+    pool, its monitor and poller start with the first `spawn` or `Strand` (the monitor with the loop's first run, where
+    PLAIT_WATCH_MAIN=1 is in the environment, as under `plait run`). Several loops live side by side, each with a pool of its
+    own. The parameters are those of `run`.
     """
     options = settings(workers, handoff_after, max_threads, on_stall)
     main = ThreadStrand()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import socket
 import threading
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_helpers import LONG, Program, in_plait
+from unit_helpers import LONG, Program, in_plait, open_fds
 
 import plait
 from plait._rt import offload
@@ -68,6 +71,35 @@ def test_too_few_threads(system: System, caplog: pytest.LogCaptureFixture, left:
     with caplog.at_level(logging.WARNING, "plait"):
         plait.run(main(), workers=3)
     assert any(said in message and "ulimit -u" in message for message in caplog.messages)
+
+
+@in_plait
+async def test_no_strand(system: System) -> None:
+    """It is refused when it is made; what is posted to one is never."""
+    with pytest.raises(RuntimeError, match="no thread for plait's workers"):
+        plait.Strand()
+    system.left = 10
+    assert await plait.Strand().call(one()) == 1
+
+
+@in_plait
+async def test_no_server(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sockets are closed."""
+    before = open_fds()
+    with pytest.raises(RuntimeError, match="no thread for plait's workers"):
+        await plait.start_server(print, "127.0.0.1", 0)
+    assert open_fds() == before
+    system.left = 10
+    await plait.spawn(one())
+    before = open_fds()
+
+    def listen(_socket: socket.socket, _backlog: int) -> None:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    monkeypatch.setattr(socket.socket, "listen", listen)
+    with pytest.raises(OSError, match="in use"):
+        await plait.start_server(print, "127.0.0.1", 0)
+    assert open_fds() == before
 
 
 @in_plait

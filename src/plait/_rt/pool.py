@@ -1,7 +1,7 @@
 """Pool: one runtime's processors, workers, injector, timers and poller, and the strands that run on them.
 
-A pool belongs to a main strand. It is a handful of empty containers until the first `spawn` starts it. Its monitor alone can
-be started before that, to watch the main strand.
+A pool belongs to a main strand. It is a handful of empty containers until the first `spawn` or `Strand` starts it. Its monitor
+alone can be started before that, to watch the main strand.
 
 Ownership
     `injector` (deque), `tasks` (dict), `spares` and `workers` (lists): any thread, by their atomic operations.
@@ -204,12 +204,11 @@ class Pool:
 
     def new_strand(self, name: str | None, pinned: bool) -> Strand:
         """An explicit strand, idle."""
-        self.check_open()
+        if not self.started or self.closed:
+            self.start()  # so that no post, which must not fail, has to
         if pinned:
             from plait._rt.thread_strand import ThreadStrand
 
-            if not self.started:
-                self.start()  # for its monitor
             return ThreadStrand.pinned(self, name)
         strand = self.bare_strand()
         strand._ready.append(IDLE)
@@ -288,8 +287,6 @@ class Pool:
 
     def inject(self, strand: Strand | Task[Any]) -> None:
         """Queue strand for whichever worker comes first."""
-        if not self.started:
-            self.start()
         self.injector.append(strand)
         if self.idle.parked:
             self.idle.notify()

@@ -63,6 +63,7 @@ class Actor:
         self.in_a_row = 0
         self.own_points = 0
         self.held_back = False
+        self.switching = False  # it gives the baton away, or waits for it: a finaliser that runs there is no place for a point
         self.at = "start"
         self.thread = threading.Thread(target=self._main, name=f"actor-{name}", daemon=True)
 
@@ -97,7 +98,7 @@ class Actor:
         return self._stepped
 
     def _stepped(self, frame: FrameType, event: str, _arg: Any) -> Any:
-        if event in ("line", "opcode") and not self.schedule.over:
+        if event in ("line", "opcode") and not self.schedule.over and not self.switching:
             self.at = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
             self.schedule.point()
         return self._stepped
@@ -210,6 +211,16 @@ class Schedule:
 
     def _pass_on(self, me: Actor | None = None) -> None:
         """Give the baton to whom the seed says; return when it is back with me."""
+        if me is None:
+            self._switch(None)
+            return
+        me.switching = True
+        try:
+            self._switch(me)
+        finally:
+            me.switching = False
+
+    def _switch(self, me: Actor | None) -> None:
         if self.always is not None and self.error is None:
             try:
                 self.always()

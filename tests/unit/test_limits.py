@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_helpers import LONG, Program, in_plait, open_fds
+from unit_helpers import LONG, Program, in_plait, open_fds, value
 
 import plait
 from plait._rt import offload
@@ -42,21 +42,17 @@ def system(monkeypatch: pytest.MonkeyPatch) -> System:
     return System(monkeypatch)
 
 
-async def one() -> int:
-    return 1
-
-
 @in_plait
 async def test_no_worker(system: System) -> None:
     """The spawn is refused, and the next one tries again."""
     for _ in range(2):
-        coro = one()
+        coro = value(1)
         with pytest.raises(RuntimeError, match="no thread for plait's workers.*ulimit -u"):
             plait.spawn(coro)
         coro.close()
     assert plait.stats().workers == 0
     system.left = 10
-    assert await plait.spawn(one()) == 1
+    assert await plait.spawn(value(1)) == 1
 
 
 @pytest.mark.parametrize(("left", "workers", "said"), [(2, 2, "of 3 workers"), (3, 3, "monitor")])
@@ -79,7 +75,7 @@ async def test_no_strand(system: System) -> None:
     with pytest.raises(RuntimeError, match="no thread for plait's workers"):
         plait.Strand()
     system.left = 10
-    assert await plait.Strand().call(one()) == 1
+    assert await plait.Strand().call(value(1)) == 1
 
 
 @in_plait
@@ -90,7 +86,7 @@ async def test_no_server(system: System, monkeypatch: pytest.MonkeyPatch) -> Non
         await plait.start_server(print, "127.0.0.1", 0)
     assert open_fds() == before
     system.left = 10
-    await plait.spawn(one())
+    await plait.spawn(value(1))
     before = open_fds()
 
     def listen(_socket: socket.socket, _backlog: int) -> None:
@@ -105,21 +101,20 @@ async def test_no_server(system: System, monkeypatch: pytest.MonkeyPatch) -> Non
 @in_plait
 async def test_no_pinned_strand(system: System) -> None:
     system.left = 100
-    await plait.spawn(one())
+    await plait.spawn(value(1))
     system.left = 0
     with pytest.raises(RuntimeError, match="can't start new thread"):
         plait.Strand(pinned=True)
     system.left = 1
-    assert await plait.Strand(pinned=True).call(one()) == 1
+    assert await plait.Strand(pinned=True).call(value(1)) == 1
 
 
 def test_the_end_needs_no_thread(system: System) -> None:
     """The executor's threads are waited for without one more."""
 
-    async def main() -> list[int]:
+    async def main() -> int:
         system.left = 1
-        result = await plait.to_thread(threading.get_ident)
-        return [result]
+        return await plait.to_thread(threading.get_ident)
 
     before = threading.active_count()
     assert plait.run(main())

@@ -25,7 +25,6 @@ SharedPoller: ownership and invariants
 from __future__ import annotations
 
 from asyncio import Handle
-from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from threading import RLock
 from typing import Any
@@ -76,14 +75,10 @@ class _Wakeable:
     def __init__(self, selector: str = "") -> None:
         self._bell: Any
         self._epoll: Any
-        if poller_epoll.HERE and selector in ("", "epoll"):
-            self._bell = poller_epoll.Bell()
-            open_poller: Any = poller_epoll.open_epoll
-        else:
-            self._bell = poller_selectors.Bell()
-            open_poller = partial(poller_selectors.open_selector, selector, self._bell.ring)
+        epoll = poller_epoll.HERE and selector in ("", "epoll")
+        self._bell = poller_epoll.Bell() if epoll else poller_selectors.Bell()
         try:
-            self._epoll = open_poller()
+            self._epoll = poller_epoll.open_epoll() if epoll else poller_selectors.open_selector(selector, self._bell.ring)
         except BaseException:  # there is no descriptor left
             self._bell.close()
             raise

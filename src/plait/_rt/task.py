@@ -293,13 +293,11 @@ class Task(Generic[T]):
     def _first_step(self) -> Any:
         """The first step of a task that was cancelled before it, or whose coroutine is not the interpreter's own."""
         coro = self._coro
-        while self._arrived():
-            self._cancel.must = True  # type: ignore[union-attr]
-        cancel = self._cancel  # not read before: a canceller makes it at any time
-        if cancel is None or not cancel.must:
+        self._count_arrived()
+        error = self._take_cancel()
+        if error is None:
             return self._context.run(coro.send, None)
-        cancel.must = False
-        return self._context.run(coro.throw, _cancelled_error(cancel.message))
+        return self._context.run(coro.throw, error)
 
     def _wake(self, _waiter: Waiter) -> None:
         self._run()
@@ -360,10 +358,9 @@ class Task(Generic[T]):
 
     def _returned(self, value: Any) -> None:
         """The coroutine ended."""
-        cancel = self._cancel
-        if cancel is not None and cancel.must:  # cancelled itself in its last step
-            cancel.must = False
-            self._finish(CANCELLED, _cancelled_error(cancel.message))
+        error = self._take_cancel()  # it cancelled itself in its last step
+        if error is not None:
+            self._finish(CANCELLED, error)
         else:
             self._finish(RETURNED, value)
 
@@ -464,9 +461,18 @@ class Task(Generic[T]):
         cancel = self._cancel
         assert cancel is not None
         if cancel.coming and _never_ran(coro):
-            while self._arrived():
-                cancel.must = True
-        if not cancel.must:
+            self._count_arrived()
+        return self._take_cancel()
+
+    def _count_arrived(self) -> None:
+        """Before the first step: every cancel that is on its way is there, and due (T3)."""
+        while self._arrived():
+            self._cancel.must = True  # type: ignore[union-attr]  # read after: a canceller makes it at any time
+
+    def _take_cancel(self) -> CancelledError | None:
+        """The cancel that is due, if there is one; from now on it isn't."""
+        cancel = self._cancel
+        if cancel is None or not cancel.must:
             return None
         cancel.must = False
         return _cancelled_error(cancel.message)

@@ -7,7 +7,6 @@ import functools
 import math
 import os
 import sys
-import time
 import types
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Coroutine, Generator
@@ -15,6 +14,7 @@ from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from plait._rt.breath import GIL_BUILD
+from plait._rt.clock import Clock
 from plait._rt.cores import usable_cores
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.poller import selector_names
@@ -249,7 +249,7 @@ def sleep(delay: float, result: Any = None) -> Any:
         return _yield_once(result)
     if math.isnan(delay):
         raise ValueError("Invalid delay: NaN (not a number)")
-    return _Sleep(time.monotonic() + delay, result)
+    return _Sleep(Clock.monotonic() + delay, result)
 
 
 async def _yield_once(result: Any) -> Any:

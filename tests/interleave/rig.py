@@ -165,7 +165,7 @@ def rig(seed: int, files: tuple[str, ...], workers: int = 0, limit: int = 60_000
         box: list[Rig] = []
         clock = SimpleNamespace(monotonic=lambda: box[0].schedule.now if box else 1000.0)
         for module in (idle, pool_module):
-            patch.setattr(module, "time", clock)
+            patch.setattr(module, "Clock", clock)
         patch.setattr(Worker, "start", lambda self: self.pool.rig.actor(self.thread.name[6:], self._main, True))
         made = Rig(seed, files, workers, limit)
         box.append(made)

@@ -23,7 +23,7 @@ def test_post_against_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     for seed in seeds(300):
         with rig(seed, FILES if seed % 3 == 0 else FILES[:1]) as r, monkeypatch.context() as patch:
-            patch.setattr(thread_strand, "time", type("clock", (), {"monotonic": staticmethod(lambda r=r: r.schedule.now)}))
+            patch.setattr(thread_strand, "Clock", type("clock", (), {"monotonic": staticmethod(lambda r=r: r.schedule.now)}))
             main, log = r.main, []  # type: ignore[var-annotated]
 
             def post(name: str, r: Any = r, main: Any = main, log: Any = log) -> None:

@@ -19,6 +19,7 @@ from unit_helpers import GIL_BUILD, LONG, eventually, eventually_in_thread, in_p
 
 import plait
 from plait._rt import hogs
+from plait._rt.clock import Clock
 from plait._rt.gap import Gaps
 from plait._rt.hogs import Hogs
 from plait._rt.monitor import Monitor
@@ -320,7 +321,7 @@ def test_all_that_were_caught_are_waited_for() -> None:
 # The monitor's glance
 
 
-class Clock:
+class ThreadClock:
     """A thread's vitals, of which a glance asks the clock."""
 
     def __init__(self, noted: int, now: int) -> None:
@@ -334,7 +335,7 @@ class Clock:
 def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool) -> None:
     """A worker that had nothing to do at the last look was not looked at, and what it used since says nothing of this turn: it
     was taken for busy, and one that blocked right after a calm while was found 10 ms later."""
-    holder, turn = object(), ("strand", "running", 7, Clock(0, 10**9))
+    holder, turn = object(), ("strand", "running", 7, ThreadClock(0, 10**9))
     watched = SimpleNamespace(turns=lambda: iter([(holder, turn)]), options=SimpleNamespace(stall_after=0.1))
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
     now = time.monotonic()
@@ -343,7 +344,7 @@ def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool
     assert monitor._glance() is seen
 
 
-class Thread(Clock):
+class Thread(ThreadClock):
     """A thread's vitals, of which the judge of a gap asks the kernel, too."""
 
     noted_schedule = 0, 0
@@ -391,8 +392,8 @@ def test_a_tick_that_is_late_is_blamed_on_who_computes(
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
     monitor._seen = {} if seen is None else {holder: ("running", seen)}
     times = iter([100.0, 100.001 + late])
-    monkeypatch.setattr(time, "monotonic", lambda: next(times))
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Clock, "monotonic", lambda: next(times))
+    monkeypatch.setattr(Clock, "sleep", lambda seconds: None)
     hurry = monitor._sleep(0.001)
     monkeypatch.undo()
     assert hurry is (late > 0 and suspicious)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
+from plait._rt.clock import Clock
 from plait._rt.processor import Errand
 
 if TYPE_CHECKING:
@@ -33,19 +33,19 @@ _last = 0.0  # when the GIL was free last; threads that write it at once lose no
 def breathe(pool: Pool) -> None:
     """Let another thread in, if it is time, and if there may be one that waits."""
     global _last
-    now = time.monotonic()
+    now = Clock.monotonic()
     if now - _last < APART:
         return
     _last = now
     if GIL_BUILD() and threading.active_count() > pool.resting() + 1:
-        time.sleep(PAUSE)
-        _last = time.monotonic()
+        Clock.sleep(PAUSE)
+        _last = Clock.monotonic()
 
 
 def polled(pool: Pool, since: float) -> None:
     """The calling thread has polled, without the GIL since then."""
     global _last
-    now = time.monotonic()
+    now = Clock.monotonic()
     if now - since > REST:
         _last = now
     else:
@@ -62,15 +62,15 @@ class _Breath(Errand):
     apart = 0.00025
 
     def queue(self, strands: deque[Any]) -> None:
-        if time.monotonic() - _last > self.apart:
+        if Clock.monotonic() - _last > self.apart:
             strands.appendleft(self)
         else:
             strands.append(self)
 
     def _drain(self, _worker: Any) -> None:
         global _last
-        time.sleep(PAUSE)
-        _last = time.monotonic()
+        Clock.sleep(PAUSE)
+        _last = Clock.monotonic()
 
 
 BREATH: Any = _Breath()

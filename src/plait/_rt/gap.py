@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from plait._rt.breath import GIL_BUILD
+from plait._rt.clock import Clock
 from plait._rt.vitals import FUTEX, Vitals
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Gaps:
 
     def note(self, watches: dict[Any, Watch]) -> float:
         """At the end of a look; for how many seconds we have just been kept from going on, if for long."""
-        now = time.monotonic()
+        now = Clock.monotonic()
         for watch in watches.values():
             watch.note(now)
         self._process_ns = time.process_time_ns()
@@ -93,9 +94,9 @@ class Gaps:
 
     def _note_schedules(self, others: Iterable[Vitals]) -> float:
         for vitals in (self._vitals, *others):
-            before = time.monotonic()
+            before = Clock.monotonic()
             vitals.noted_schedule = vitals.schedule()
-            gap = time.monotonic() - before
+            gap = Clock.monotonic() - before
             if gap >= GAP:  # before the next system call lets those go on who kept us
                 return gap
         self._stale = 0

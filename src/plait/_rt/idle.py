@@ -20,12 +20,12 @@ The protocol, and why no wake-up is lost
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from plait._rt.breath import polled
+from plait._rt.clock import Clock
 
 if TYPE_CHECKING:
     from plait._rt.poller import ReadyHandle
@@ -98,7 +98,7 @@ class Idle:
             except ValueError:
                 pass  # a wake is owed (I2)
         else:
-            deadline = pool.timers.deadline(time.monotonic())
+            deadline = pool.timers.deadline(Clock.monotonic())
             if deadline is not None:
                 self.sleep_no_longer_than(deadline)
         bell.acquire()
@@ -108,7 +108,7 @@ class Idle:
         wake = pool.poller.wake
         self.parked.append(wake)
         ready: list[ReadyHandle] = []
-        now = time.monotonic()
+        now = Clock.monotonic()
         if not pool.has_work():
             timeout = None
             deadline = pool.timers.deadline(now)

@@ -26,6 +26,7 @@ from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import base
+from plait._rt.clock import Clock
 from plait._rt.handles import Handle, TimerHandle
 from plait._rt.streams import hasten
 from plait._rt.task import LocalTask, Task, check_coroutine
@@ -169,7 +170,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         if delay is None:
             raise TypeError("delay must not be None")
-        return self._call_at(time.monotonic() + delay, callback, args, context)
+        return self._call_at(Clock.monotonic() + delay, callback, args, context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         if when is None:
@@ -250,7 +251,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     # Time and state
 
     def time(self) -> float:
-        return time.monotonic()
+        return Clock.monotonic()
 
     def is_closed(self) -> bool:
         return self._closed
@@ -340,12 +341,12 @@ def run_callback(strand: AsyncioFace, handle: asyncio.Handle) -> None:
         handle = None  # type: ignore[assignment]  # a traceback may keep this frame
         return
     strand._current_handle = handle  # type: ignore[assignment, misc]
-    started = time.monotonic()
+    started = Clock.monotonic()
     try:
         handle._run()  # type: ignore[attr-defined]
     finally:
         strand._current_handle = None  # type: ignore[misc]
-    note_slow(strand, handle, time.monotonic() - started)
+    note_slow(strand, handle, Clock.monotonic() - started)
     handle = None  # type: ignore[assignment]  # the same
 
 

@@ -22,13 +22,13 @@ from __future__ import annotations
 import math
 import sys
 import threading
-import time
 import warnings
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import interval
 from plait._rt.breath import GIL_BUILD
+from plait._rt.clock import Clock
 from plait._rt.gap import GAP, Gaps
 from plait._rt.loop import logger
 from plait._rt.points import COMPUTED, LONG, start_of
@@ -86,7 +86,7 @@ class Monitor:
 
     def start(self) -> None:
         self._gaps.note_all()
-        self._looked_at = time.monotonic()
+        self._looked_at = Clock.monotonic()
         thread = threading.Thread(target=self._watch, name="plait-monitor", daemon=True)
         thread.start()
         self._thread = thread
@@ -95,7 +95,7 @@ class Monitor:
         """Somebody has work again; from any thread."""
         if self._asleep:
             self._asleep = False
-            self._looked_at = time.monotonic()  # what it calls next may keep the GIL from us
+            self._looked_at = Clock.monotonic()  # what it calls next may keep the GIL from us
             self._bell.set()
 
     def stop(self) -> None:
@@ -131,9 +131,9 @@ class Monitor:
     def _sleep(self, seconds: float) -> bool:
         """Sleep for a tick. True if it took much longer, though nobody ran at the last look, or one is in the same turn still:
         somebody has the GIL and computes. (Beside a worker that is busy with short steps each tick is late.)"""
-        began = time.monotonic()
-        time.sleep(seconds)
-        late = time.monotonic() - began - seconds
+        began = Clock.monotonic()
+        Clock.sleep(seconds)
+        late = Clock.monotonic() - began - seconds
         if late <= OVERSLEPT or not GIL_BUILD():
             self._kept_gil = 0.0
             return False
@@ -148,7 +148,7 @@ class Monitor:
     def crowded(self) -> None:
         """Somebody computes and others want to run: on a GIL build it is passed on more often for a while. From any thread."""
         if not self._pool.stopping:
-            self._crowded_at = time.monotonic()
+            self._crowded_at = Clock.monotonic()
             interval.lower(self)
 
     def _tick(self) -> float:
@@ -160,7 +160,7 @@ class Monitor:
         return BUSY_TICK if self._glances else CALM_TICK
 
     def _sleep_if_idle(self) -> None:
-        now = time.monotonic()
+        now = Clock.monotonic()
         if self._idle_since is None:
             self._idle_since = now
         elif now - self._idle_since > LINGER:
@@ -186,7 +186,7 @@ class Monitor:
 
         If not, a look follows, for which the turns that were found before are watched from then on.
         """
-        now = time.monotonic()
+        now = Clock.monotonic()
         crowded = now - self._crowded_at < 2 * LINGER  # the switch interval is to be seen to
         if self._calm < CALM_LOOKS or self._glances >= GLANCES or crowded or now - self._looked_at >= GAP:
             self._glances = 0
@@ -216,11 +216,11 @@ class Monitor:
         self._glances += 1
         self._calm += 1
         self._last_look = now
-        self._looked_at = time.monotonic()
+        self._looked_at = Clock.monotonic()
         return True
 
     def _look(self, hurry: bool) -> bool:
-        pool, now, known = self._pool, time.monotonic(), self._watches
+        pool, now, known = self._pool, Clock.monotonic(), self._watches
         gap = now - self._looked_at
         caught = self._report.catch(pool) if gap >= GAP else None  # first: the next system call lets go of the GIL
         if hurry:
@@ -229,7 +229,7 @@ class Monitor:
         self._watches = watches = follow(known, pool, now)
         if caught is not None:
             self._blame(gap, now, caught)
-        began = time.monotonic()
+        began = Clock.monotonic()
         self._until_long = TICK
         for holder, watch in watches.items():
             if isinstance(holder, Worker):
@@ -245,19 +245,19 @@ class Monitor:
         for watch in watches.values():
             if now < watch.report_at:
                 watch.caught = None
-            elif time.monotonic() - now < REPORTING or watch.caught:
+            elif Clock.monotonic() - now < REPORTING or watch.caught:
                 self._report_on(watch)
         waiting = self._look_at_executor(now)
         stuck = any((watch.posted or watch.still) and watch.handed_off is None for watch in watches.values())
         self._calm = 0 if stuck else self._calm + 1
         self._last_look = now
         self._seen = {holder: (watch.running, watch.batch) for holder, watch in watches.items()}
-        ended = time.monotonic()
+        ended = Clock.monotonic()
         if ended - began >= GAP:  # each system call of ours lets go of the GIL
             self._blame(ended - began, ended, self._report.catch(pool))
         elif gap := self._gaps.note(watches):
-            self._blame(gap, time.monotonic(), self._report.catch(pool))
-        self._looked_at = time.monotonic()
+            self._blame(gap, Clock.monotonic(), self._report.catch(pool))
+        self._looked_at = Clock.monotonic()
         return bool(watches) or waiting
 
     def _blame(self, gap: float, now: float, caught: dict[Any, Any]) -> None:
@@ -323,7 +323,7 @@ class Monitor:
 
     def _report_on(self, watch: Watch) -> None:
         """A step lasts too long: once after `stall_after`, and once more."""
-        holder, now = watch.holder, time.monotonic()
+        holder, now = watch.holder, Clock.monotonic()
         if isinstance(holder, Worker) and holder.proc is None and watch.handed_off is None:
             watch.handed_off = 0.0  # it gave its processor away itself
         if watch.reported:
@@ -336,7 +336,7 @@ class Monitor:
                 watch.report_at = math.inf  # that was an error already
             self.stalls += 1
         else:
-            watch.report_at = time.monotonic() + RETRY
+            watch.report_at = Clock.monotonic() + RETRY
 
     def _look_at_executor(self, now: float) -> bool:
         """Report calls that wait because all threads of the executor are busy; are there any?"""

@@ -12,11 +12,12 @@ from ending.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
+
+from plait._rt.clock import Clock
 
 IDLE_SECONDS = 10.0
 MORE_THREADS = "raise what limits this process's threads (ulimit -u, or pids.max of its cgroup)"
@@ -43,7 +44,7 @@ class Lane(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._jobs.append((time.monotonic(), future, fn, args, kwargs))
+            self._jobs.append((Clock.monotonic(), future, fn, args, kwargs))
             if self._idle >= len(self._jobs):
                 self._wake.notify()
             elif len(self._threads) < self._most:

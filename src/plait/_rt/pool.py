@@ -16,7 +16,6 @@ import itertools
 import os
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import interval
+from plait._rt.clock import Clock
 from plait._rt.handoff import HandOff
 from plait._rt.here import here
 from plait._rt.hogs import Hogs
@@ -324,7 +324,7 @@ class Pool:
 
     def fire_timers(self, most: int = sys.maxsize) -> None:
         """Post the timers that are due, the oldest so many."""
-        self.timers.fire(time.monotonic(), most)
+        self.timers.fire(Clock.monotonic(), most)
 
     # The end
 
@@ -375,10 +375,10 @@ class Pool:
         if self.door is not None:
             self.door.close(self)
         self.monitor.stop()
-        until = time.monotonic() + JOIN_SECONDS
+        until = Clock.monotonic() + JOIN_SECONDS
         stuck: list[Worker | ThreadStrand] = [strand for strand in list(self.pinned) if not strand.stop_pinned()]
         for worker in list(self.workers):
-            while not worker.ended.wait(0.005) and time.monotonic() < until:
+            while not worker.ended.wait(0.005) and Clock.monotonic() < until:
                 self.idle.notify_all()
                 for spare in list(self.spares):
                     self.ring_spare(spare)

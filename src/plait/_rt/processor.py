@@ -12,9 +12,10 @@ Ownership
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from plait._rt.clock import Clock
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
@@ -62,7 +63,7 @@ class _LastOfFirst(Errand):
         self._processor, self._began = processor, began
 
     def _drain(self, _worker: Any) -> None:
-        now = time.monotonic()
+        now = Clock.monotonic()
         self._processor.first_again = now + min((now - self._began) / 4, OTHERS_SECONDS)
 
     def was_stolen(self) -> None:
@@ -106,7 +107,7 @@ class Processor:
         self.run_on = 0
         if not waiting:
             self.pool.fire_timers()
-        elif (now := time.monotonic()) >= self.first_again:
+        elif (now := Clock.monotonic()) >= self.first_again:
             self.pool.fire_timers(FIRST)
             fired = len(queue) - waiting
             if fired > 0:

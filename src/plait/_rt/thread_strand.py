@@ -13,7 +13,6 @@ import asyncio
 import signal
 import sys
 import threading
-import time
 import warnings
 from asyncio import Handle
 from asyncio.events import _get_running_loop, _set_running_loop
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait._rt import asyncgens, base
 from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
+from plait._rt.clock import Clock
 from plait._rt.here import here
 from plait._rt.loop import _EventLoop, logger, note_slow, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
@@ -165,9 +165,9 @@ class ThreadStrand(Strand):
                     unmark(self)
                 run_callback(self, item)
             else:
-                started = time.monotonic()
+                started = Clock.monotonic()
                 item._run()
-                note_slow(self, item, time.monotonic() - started)
+                note_slow(self, item, Clock.monotonic() - started)
             self._running = item = None  # whatever it holds ends here, and complains here
 
     def _look(self) -> None:
@@ -183,7 +183,7 @@ class ThreadStrand(Strand):
         else:
             self._parked = True
             timeout: float | None = 0.0
-            now = time.monotonic()
+            now = Clock.monotonic()
             if not ready:  # looked again after the announcement
                 deadline = timers.deadline(now)
                 timeout = None if deadline is None else max(0.0, deadline - now)
@@ -193,7 +193,7 @@ class ThreadStrand(Strand):
             if pool.watched:
                 pool.monitor.wake()
         if timers._heap or timers._incoming:
-            ready.extend(timers.due(time.monotonic() + self._clock_resolution))
+            ready.extend(timers.due(Clock.monotonic() + self._clock_resolution))
 
     def stop(self) -> None:
         self._stopping = True  # type: ignore[misc]
@@ -501,7 +501,7 @@ class _Stuck:
 
     def strands(self) -> set[Strand]:
         """Whose turn has lasted longer than SHUTDOWN_SECONDS."""
-        now = time.monotonic()
+        now = Clock.monotonic()
         self._watches = follow(self._watches, self._pool, now)
         return {watch.strand for watch in self._watches.values() if now - watch.since > SHUTDOWN_SECONDS}
 

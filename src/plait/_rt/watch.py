@@ -11,9 +11,9 @@ takes over what the last one knew of the turn.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
+from plait._rt.clock import Clock
 from plait._rt.worker import Worker
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ class Watch:
         return watch
 
     def _run(self) -> None:
-        self.over = time.monotonic()
+        self.over = Clock.monotonic()
 
     def lasted(self) -> float:
         """Seconds so far, or in all."""
-        return (self.over or time.monotonic()) - self.since
+        return (self.over or Clock.monotonic()) - self.since
 
     def is_of(self, turn: Turn) -> bool:
         """Is it still this turn?"""

@@ -24,6 +24,7 @@ from weakref import getweakrefcount
 
 from plait._rt.asyncgens import hooks
 from plait._rt.breath import GIL_BUILD, breathe
+from plait._rt.clock import Clock
 from plait._rt.here import here
 from plait._rt.mark import MARKS_STAY, current_tasks, forget, mark, unmark
 from plait._rt.points import Point, point_of, start_of
@@ -280,7 +281,7 @@ class Worker:
                     pool.hogs.wait(self, pool.points.last(point))
                 else:
                     self.yield_cores()
-        self.timed_since = time.monotonic(), time.thread_time()
+        self.timed_since = Clock.monotonic(), time.thread_time()
 
     def yield_cores(self) -> None:
         """The step computes without a processor: let threads that have one go first, on a build where it doesn't keep them
@@ -294,7 +295,7 @@ class Worker:
         point, self.point = self.point, None
         since, clock = self.timed_since
         if since and point is not None:
-            self.pool.points.took(point, time.monotonic() - since, time.thread_time() - clock)
+            self.pool.points.took(point, Clock.monotonic() - since, time.thread_time() - clock)
             self.timed_since = 0.0, 0.0
 
     def _forget_point(self) -> None:

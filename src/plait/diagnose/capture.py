@@ -17,10 +17,11 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
+
+from plait._rt.clock import Clock
 
 Call = tuple[CodeType, int]  # and the instruction that it is at
 
@@ -87,7 +88,7 @@ def _from_signal(vitals: Any) -> list[Frame]:
         late = _answer(_file)
         if not late:
             return []
-        if _owing is vitals and time.monotonic() - _asked_at < _RECENT:
+        if _owing is vitals and Clock.monotonic() - _asked_at < _RECENT:
             _owing = None
             return _frames_in(late)
     _owing = None
@@ -96,7 +97,7 @@ def _from_signal(vitals: Any) -> list[Frame]:
     with vitals.life:
         if not vitals.alive:
             return []
-        _asked_at = time.monotonic()
+        _asked_at = Clock.monotonic()
         signal.pthread_kill(vitals.ident, SIGNAL)
     text = _answer(_file)
     if not text:
@@ -118,9 +119,9 @@ def _memory_file() -> int:
 
 def _answer(file: int) -> bytes:
     """What the handler wrote; b"" if it did not begin in time."""
-    text, size, until = b"", -1, time.monotonic() + _PATIENCE
-    while time.monotonic() < until or text:  # until it stops growing
-        time.sleep(0.0003)
+    text, size, until = b"", -1, Clock.monotonic() + _PATIENCE
+    while Clock.monotonic() < until or text:  # until it stops growing
+        Clock.sleep(0.0003)
         text = os.pread(file, 1 << 16, 0)
         if text and len(text) == size:
             break

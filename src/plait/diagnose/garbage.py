@@ -9,10 +9,10 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-import time
 from collections import deque
 from typing import Any
 
+from plait._rt.clock import Clock
 from plait._rt.processor import items_of
 from plait.diagnose.capture import Call, calls_from
 
@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 def _note(phase: str, _info: dict[str, Any]) -> None:
-    ident, now = threading.get_ident(), time.monotonic()
+    ident, now = threading.get_ident(), Clock.monotonic()
     if phase == "start":
         _began[ident] = now
     else:

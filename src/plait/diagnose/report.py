@@ -20,13 +20,13 @@ import logging
 import math
 import os
 import threading
-import time
 from asyncio import Handle
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from plait._rt.clock import Clock
 from plait._rt.places import is_installed, is_librarys, is_plaits
 from plait._rt.processor import items_of
 from plait._rt.task import Task
@@ -176,7 +176,7 @@ class Reporter:
 
     def began(self, pool: Any, watch: Any) -> bool:
         """The step of watch lasts longer than 0.1 s; False if it is not to blame so far, or has ended meanwhile."""
-        now = time.monotonic()
+        now = Clock.monotonic()
         verdict = judge(watch, now)
         early = now - watch.since - watch.excused < ERROR_AFTER
         if early and verdict.kind in OTHERS_DOING and (FREE_THREADED or verdict.kind == "host"):
@@ -212,7 +212,7 @@ class Reporter:
         """It lasts longer than 0.5 s. It may be elsewhere by now, or for another reason."""
         if watch not in self._open:
             return
-        now = time.monotonic()
+        now = Clock.monotonic()
         place, stall, _ = self._open[watch]
         if now - place.error_at < MINUTE:
             return
@@ -250,7 +250,7 @@ class Reporter:
         calls = garbage.calls_since(watch.vitals.ident, watch.since) if verdict.kind == "gc" else []
         calls = calls or (caught[0] if caught else [])
         stack = frames_of(calls) if calls else stack_of(watch.vitals)
-        if not stack and time.monotonic() - watch.since < ERROR_AFTER:
+        if not stack and Clock.monotonic() - watch.since < ERROR_AFTER:
             return None  # no answer yet
         what = watch.item if watch.holder is not watch.strand else watch.running
         at = innermost_user_frame(stack) or _own_frame(task) or next(iter(inside(stack)), None)
@@ -284,7 +284,7 @@ class Reporter:
         code = function.__code__
         place = self._places.setdefault((code, "executor"), _Place())
         place.times += 1
-        now = time.monotonic()
+        now = Clock.monotonic()
         if now - place.said_at < MINUTE:
             return
         place.said_at = now
@@ -298,7 +298,7 @@ class Reporter:
 
     def summarise(self, at_end: bool = False) -> None:
         """Say what was only counted, of the places whose minute is over; of all at the end."""
-        now = time.monotonic()
+        now = Clock.monotonic()
         self._summary_at = None
         for place in self._places.values():
             if place.unsaid and place.worst is not None:
@@ -311,7 +311,7 @@ class Reporter:
 
     def due_in(self) -> float | None:
         """Seconds until there is something to summarise; None if there is nothing."""
-        return None if self._summary_at is None else max(0.0, self._summary_at - time.monotonic())
+        return None if self._summary_at is None else max(0.0, self._summary_at - Clock.monotonic())
 
     # Telling
 

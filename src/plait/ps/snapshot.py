@@ -18,13 +18,13 @@ import itertools
 import os
 import sys
 import threading
-import time
 from asyncio import Handle, current_task
 from collections.abc import Sequence
 from types import CodeType
 from typing import Any
 
 from plait._rt.awaiters import awaiter_of, set_of
+from plait._rt.clock import Clock
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.strand import IDLE, Strand
 from plait._rt.task import Join, Task, registered_tasks, task_of, unlisted_tasks
@@ -163,7 +163,7 @@ def _read_all(tasks: dict[Strand | None, list[Any]], numbers: _Numbers) -> dict[
             looks.append(look)
             look.post()
         known.update(look.found)
-    until = time.monotonic() + PATIENCE
+    until = Clock.monotonic() + PATIENCE
     for look in looks:
         known.update(look.result(until))
     return known
@@ -221,7 +221,7 @@ class _Look:
     def result(self, until: float) -> dict[Any, dict[str, Any]]:
         """What was found; if nobody comes to look, what can be said from outside."""
         if self._strand is not None and self._strand.is_running():
-            self._done.wait(max(0.0, until - time.monotonic()))
+            self._done.wait(max(0.0, until - Clock.monotonic()))
         with self._reading:
             if not self._done.is_set():
                 self._late = True

@@ -14,7 +14,6 @@ from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from plait._rt.breath import GIL_BUILD
-from plait._rt.clock import Clock
 from plait._rt.cores import usable_cores
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.poller import selector_names
@@ -219,18 +218,18 @@ def checkpoint() -> Generator[None, None, None]:
 class _Sleep(Waiter):
     """The wait of `sleep`: its own timer."""
 
-    __slots__ = ("_cancelled", "_loop", "_result", "_when")
+    __slots__ = ("_cancelled", "_delay", "_loop", "_result", "_when")
     what = "plait.sleep"
 
-    def __init__(self, when: float, result: Any) -> None:
+    def __init__(self, delay: float, result: Any) -> None:
         super().__init__()
-        self._when, self._result = when, result
+        self._delay, self._result = delay, result
         self._cancelled = False
 
     def _enrol(self) -> None:
         self._loop = strand = current_strand()
-        strand._timers.add(self)
-        strand._timer_added(self._when)
+        self._when = strand._now() + self._delay
+        strand._add_timer(self)
 
     def _withdraw(self) -> None:
         self._cancelled = True
@@ -249,7 +248,7 @@ def sleep(delay: float, result: Any = None) -> Any:
         return _yield_once(result)
     if math.isnan(delay):
         raise ValueError("Invalid delay: NaN (not a number)")
-    return _Sleep(Clock.monotonic() + delay, result)
+    return _Sleep(float(delay), result)
 
 
 async def _yield_once(result: Any) -> Any:

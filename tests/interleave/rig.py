@@ -15,6 +15,8 @@ import pytest
 
 from plait._rt import idle
 from plait._rt import pool as pool_module
+from plait._rt import processor as processor_module
+from plait._rt import strand as strand_module
 from plait._rt import task as task_module
 from plait._rt import worker as worker_module
 from plait._rt.poller import SharedPoller
@@ -163,8 +165,8 @@ def rig(seed: int, files: tuple[str, ...], workers: int = 0, limit: int = 60_000
     """A rig, with the modules that it touches patched meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         box: list[Rig] = []
-        clock = SimpleNamespace(monotonic=lambda: box[0].schedule.now if box else 1000.0)
-        for module in (idle, pool_module):
+        clock = SimpleNamespace(monotonic=lambda: box[0].schedule.now if box else 1000.0, sleep=lambda seconds: None)
+        for module in (idle, pool_module, processor_module, strand_module, worker_module):
             patch.setattr(module, "Clock", clock)
         patch.setattr(Worker, "start", lambda self: self.pool.rig.actor(self.thread.name[6:], self._main, True))
         made = Rig(seed, files, workers, limit)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 
+from plait._rt.monitor import Monitor
 from plait._rt.timers import LOOK_AGAIN
 
 from .baton import seeds
@@ -90,8 +92,8 @@ class Timer:
 def test_timer_against_sleep(workers: int) -> None:
     """A timer is run once, not before its time, and nobody oversleeps it: at its time at the latest somebody is awake.
 
-    Mutations caught: `park` asks for the deadline before it publishes how long it sleeps; `_timer_added` looks before the timer
-    was added; another worker's park writes `_sleeps_until`; `deadline` takes a heap that is being filled for an empty one.
+    Mutations caught: `park` asks for the deadline before it publishes how long it sleeps; `_add_timer` looks before it adds;
+    another worker's park writes `_sleeps_until`; `deadline` takes a heap that is being filled for an empty one.
     """
     for seed in seeds(300):
         with rig(seed, TIMING[seed % 3], workers) as r:
@@ -104,8 +106,7 @@ def test_timer_against_sleep(workers: int) -> None:
                     r.pause()
                     when = r.schedule.now + r.rng.choice((1, 5, 50)) + name / 10
                     timer = Timer(r, strand, when, log)
-                    strand._timers.add(timer)
-                    strand._timer_added(when)
+                    strand._add_timer(timer)
                     if r.rng.random() < 0.3:
                         strand._post(Item(r, strand, "x", []))
                     if r.rng.random() < 0.2:
@@ -124,6 +125,73 @@ def test_timer_against_sleep(workers: int) -> None:
             r.check_quiet(strand)
 
 
+LEFT_ALONE = ("timer of its own", "timer", "descriptor", "post")
+
+
+class Block:
+    """A queue item that blocks its worker; before that, it sets a timer."""
+
+    def __init__(self, r: Any, strand: Any, timer: Any) -> None:
+        self.r, self.strand, self.timer, self.until = r, strand, timer, r.schedule.now + 100.0
+
+    def _run(self) -> None:
+        if self.timer is not None:
+            self.timer._loop._add_timer(self.timer)
+        self.r.schedule.wait(lambda: False, self.until - self.r.schedule.now)
+
+
+@pytest.mark.parametrize("what", LEFT_ALONE)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_what_becomes_due_beside_a_stuck_worker(workers: int, what: str) -> None:
+    """While a worker blocks, whatever it did before (set the timer, took the wake-up, sat at the poller), what becomes due for
+    other strands is run at once, or when the monitor has looked twice.
+
+    Mutations caught: a worker that holds a processor adds a timer and wakes nobody; the monitor asks only for queues; an
+    empty seat at the poller counts as nothing to do.
+    """
+    for seed in seeds(100):
+        with rig(seed, (*TIMING, ("_rt/strand.py", "_rt/idle.py"))[seed % 4], workers) as r:
+            blocked, innocent = r.strand(), r.strand()
+            monitor, log = Monitor(r.pool, None), []  # type: ignore[var-annotated]
+            due = r.schedule.now + 4.0
+            timer = Timer(r, innocent, due, log)
+            ours, theirs = socket.socketpair()
+
+            def make_due(
+                r: Any = r, innocent: Any = innocent, theirs: Any = theirs, due: float = due, timer: Any = timer
+            ) -> None:
+                r.schedule.wait(lambda: False, 2.0)
+                if what == "timer":
+                    innocent._add_timer(timer)
+                r.schedule.wait(lambda: False, due - r.schedule.now)
+                if what == "descriptor":
+                    theirs.send(b"x")
+                elif what == "post":
+                    innocent._post(timer)
+
+            def look(r: Any = r, monitor: Any = monitor) -> None:
+                for _ in range(12):
+                    r.schedule.wait(lambda: False, 0.5)
+                    for worker in list(r.pool.workers):
+                        if worker.running is not None and worker.proc is not None and monitor.something_waits(worker.proc):
+                            r.pool.handoff.give(worker)
+
+            def read(r: Any = r, log: Any = log, ours: Any = ours, due: float = due) -> None:
+                ours.recv(1)
+                log.append((due, r.schedule.now))
+
+            if what == "descriptor":
+                innocent._add_reader(ours, read)
+            blocked._post(Block(r, blocked, timer if what == "timer of its own" else None))
+            r.actor("maker", make_due)
+            r.actor("monitor", look)
+            r.run()
+            r.expect(len(log) == 1 and log[0][1] <= due + 1.0, f"due at {due}: {log}")
+            innocent._remove_reader(ours)
+            ours.close()
+            theirs.close()
+
+
 def test_timer_for_sleepers() -> None:
     """Workers come to rest in any order; a timer added after that wakes one of them in time.
 
@@ -138,8 +206,7 @@ def test_timer_for_sleepers() -> None:
                 for number in range(3):
                     r.schedule.wait(lambda: False, 1.0)
                     when = r.schedule.now + 2.0
-                    strand._timers.add(Timer(r, strand, when, log))
-                    strand._timer_added(when)
+                    strand._add_timer(Timer(r, strand, when, log))
                     if number < 2:
                         r.schedule.wait(lambda: False, 3.0)
                         r.pool.idle.notify()

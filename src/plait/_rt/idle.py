@@ -109,18 +109,25 @@ class Idle:
         self.parked.append(wake)
         ready: list[ReadyHandle] = []
         now = Clock.monotonic()
-        if not pool.has_work():
-            timeout = None
-            deadline = pool.timers.deadline(now)
-            if deadline is not None:
-                self._sleeps_until = deadline
-                timeout = max(0.0, deadline - now)
-            ready = pool.poller.poll(timeout)
-            self._sleeps_until = _AWAKE
+        try:
+            if not pool.has_work():
+                timeout = None
+                deadline = pool.timers.deadline(now)
+                if deadline is not None:
+                    self._sleeps_until = deadline
+                    timeout = max(0.0, deadline - now)
+                ready = pool.poller.poll(timeout)
+        except Exception:
+            self._leave_poller(wake)
+            raise
+        self._leave_poller(wake)
+        pool.deliver(ready)
+        pool.fire_timers()
+        polled(pool, now)
+
+    def _leave_poller(self, wake: Callable[[], None]) -> None:
+        self._sleeps_until = _AWAKE
         try:
             self.parked.remove(wake)
         except ValueError:
             pass  # a wake is owed, and stays in the poller (I2)
-        pool.deliver(ready)
-        pool.fire_timers()
-        polled(pool, now)

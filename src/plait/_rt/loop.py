@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt import base
 from plait._rt.clock import Clock
 from plait._rt.handles import Handle, TimerHandle
+from plait._rt.selector_face import SelectorFace
 from plait._rt.streams import hasten
 from plait._rt.task import LocalTask, Task, check_coroutine
 from plait._rt.transports import guard
@@ -46,23 +47,6 @@ _ThreadSafeHandle: Any = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Ha
 
 _WAKEUP = Task._wakeup
 _reported: set[Any] = set()
-
-
-class _Watched:
-    """What asyncio's transports ask of a loop's selector when they print themselves."""
-
-    __slots__ = ("_strand",)
-
-    def __init__(self, strand: AsyncioFace) -> None:
-        self._strand = strand
-
-    def get_key(self, file: Any) -> selectors.SelectorKey:
-        """Which events file is watched for; KeyError if none."""
-        fd = file if isinstance(file, int) else file.fileno()
-        events = self._strand._watched(fd)
-        if not events:
-            raise KeyError(f"{file!r} is not registered")
-        return selectors.SelectorKey(file, fd, events, None)
 
 
 class AsyncioFace(_EventLoop):  # type: ignore[misc]
@@ -99,22 +83,43 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
 
     _transports: Any = cached_property(lambda _self: weakref.WeakValueDictionary())
     _signal_handlers: Any = cached_property(lambda _self: {})
+    _files: Any = cached_property(lambda _self: {})  # descriptor: the file object that is watched by it, if it was given
     _unix_server_sockets: Any = cached_property(lambda _self: {})
     _watcher: Any = cached_property(lambda _self: base.child_watcher())  # since 3.14; before, asyncio has one for all loops
 
     @property
-    def _selector(self) -> _Watched | None:
-        return None if self._closed else _Watched(self)
+    def _selector(self) -> Any:
+        return None if self._closed else SelectorFace(self)
+
+    @property
+    def _scheduled(self) -> list[asyncio.TimerHandle]:
+        """The loop's timers, to be looked through by those who know asyncio's; a copy, in no order."""
+        return [timer for timer in self._timers.all() if isinstance(timer, asyncio.TimerHandle) and timer._loop is self]  # type: ignore[attr-defined]
 
     # What the strand provides
 
-    def _watched(self, fd: int) -> int:
-        """The events (selectors.EVENT_READ, EVENT_WRITE) that this strand has handles for on fd."""
+    def _watched(self, fd: int) -> tuple[Any, Any]:
+        """The handles, reader and writer, that this strand has on fd; None for none."""
+        raise NotImplementedError
+
+    def _watched_fds(self) -> list[int]:
+        """The descriptors that it has handles on."""
         raise NotImplementedError
 
     def _post(self, item: Any) -> None:
         """Queue item to run in this strand, from any thread; never blocks, never raises."""
         raise NotImplementedError
+
+    def _fd_of(self, file: Any) -> int:
+        """The descriptor that file is watched by; ValueError if it has none."""
+        raise NotImplementedError
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What the poller finds within timeout seconds, as a selector says it."""
+        raise NotImplementedError
+
+    def _sent(self) -> None:
+        """Something was sent by one of its transports."""
 
     def _runs_elsewhere(self) -> bool:
         """Is it, or may it be, running on another thread?"""
@@ -124,8 +129,8 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         """Is it this thread's, and not running? Then this thread has its turn."""
         return False
 
-    def _timer_added(self, when: float) -> None:
-        """A timer was added to `_timers`: see that somebody sleeps no longer than until when."""
+    def _add_timer(self, timer: Any) -> None:
+        """Have timer posted when `timer._when` has come, by the loop's clock: add it, and see that nobody sleeps for longer."""
         raise NotImplementedError
 
     # Callbacks
@@ -170,7 +175,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         if delay is None:
             raise TypeError("delay must not be None")
-        return self._call_at(Clock.monotonic() + delay, callback, args, context)
+        return self._call_at(self.time() + delay, callback, args, context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         if when is None:
@@ -180,6 +185,8 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> asyncio.TimerHandle:
         if self._closed:
             self._check_closed()
+        if when.__class__ is not float or when != when:
+            when = deadline_of(when)
         timer: asyncio.TimerHandle
         if self._debug:
             self._check_thread()
@@ -188,8 +195,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
             del timer._source_traceback[-2:]  # type: ignore[attr-defined]
         else:
             timer = TimerHandle(when, callback, args, self, context)
-        self._timers.add(timer)
-        self._timer_added(when)
+        self._add_timer(timer)
         return timer
 
     def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
@@ -252,6 +258,10 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
 
     def time(self) -> float:
         return Clock.monotonic()
+
+    def _now(self) -> float:
+        """The time by which this strand's timers are due."""
+        return self.time()
 
     def is_closed(self) -> bool:
         return self._closed
@@ -330,6 +340,18 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     def __repr__(self) -> str:
         name = self.__dict__.get("_name")
         return f"<{type(self).__name__}{' ' + repr(name) if name else ''} at {id(self):#x}>"
+
+
+def deadline_of(when: Any) -> float:
+    """when as a float. What is no number, or can't be compared with others, is refused here, where the mistake is: among the
+    timers it would meet those of everybody."""
+    try:
+        number = float(when - 0.0)
+    except TypeError:
+        raise TypeError(f"a time of the loop's clock was expected, seconds as loop.time() gives, got {when!r}") from None
+    if number != number:
+        raise ValueError("Invalid time: NaN (not a number)")
+    return number
 
 
 def run_callback(strand: AsyncioFace, handle: asyncio.Handle) -> None:

@@ -25,7 +25,6 @@ SharedPoller: ownership and invariants
 from __future__ import annotations
 
 from asyncio import Handle
-from selectors import EVENT_READ, EVENT_WRITE
 from threading import RLock
 from typing import Any
 
@@ -135,10 +134,24 @@ class Poller(_Wakeable):
             _arm(self._epoll, fd, WRITE if kind == READ else READ, True)
         return removed
 
-    def watched(self, fd: int, _strand: Any = None) -> int:
-        """The kinds that fd is watched for."""
+    def watched(self, fd: int, _strand: Any = None) -> tuple[Any, Any]:
+        """The handles, reader and writer, that fd has; None for none."""
         reader, writer = self._handles.get(fd, (None, None))
-        return (EVENT_READ if reader is not None else 0) | (EVENT_WRITE if writer is not None else 0)
+        return reader, writer
+
+    def fds(self, _strand: Any = None) -> list[int]:
+        """The descriptors that are watched."""
+        return list(self._handles)
+
+    def events(self, timeout: float | None) -> list[tuple[int, int]]:
+        """As poll, but the descriptors, and what they are ready for (READ, WRITE)."""
+        found = []
+        for fd, mask in self._epoll.poll(_capped(timeout), _BATCH):
+            if fd in self._handles:
+                found.append((fd, (READ if mask & _READABLE else 0) | (WRITE if mask & _WRITABLE else 0)))
+            elif fd == self._bell_fd:
+                self._bell.silence()
+        return found
 
     def poll(self, timeout: float | None) -> list[Handle]:
         ready = []
@@ -180,7 +193,7 @@ class SharedPoller(_Wakeable):
     def add(self, fd: int, kind: int, handle: ReadyHandle) -> Handle | None:
         handle._poller, handle._kind, handle._posted = self, kind, False
         with self._lock:
-            entry = self._entries.get(fd)
+            entry = self._entry_of(fd)
             replaced = None
             if entry is not None:
                 replaced = self._take(entry, kind, handle._loop)  # type: ignore[attr-defined]
@@ -200,7 +213,7 @@ class SharedPoller(_Wakeable):
 
     def remove(self, fd: int, kind: int, strand: Any) -> Handle | None:
         with self._lock:
-            entry = self._entries.get(fd)
+            entry = self._entry_of(fd)
             if entry is None:
                 return None
             removed = self._take(entry, kind, strand)
@@ -208,12 +221,17 @@ class SharedPoller(_Wakeable):
                 self._arm_or_forget(entry)
             return removed
 
-    def watched(self, fd: int, strand: Any) -> int:
-        """The kinds that strand watches fd for."""
+    def watched(self, fd: int, strand: Any) -> tuple[Any, Any]:
+        """The handles, reader and writer, that strand has on fd; None for none."""
         with self._lock:
-            entry = self._entries.get(fd)
-            kinds = {handle._kind for handle in entry.handles if handle._loop is strand} if entry is not None else set()  # type: ignore[attr-defined]
-        return (EVENT_READ if READ in kinds else 0) | (EVENT_WRITE if WRITE in kinds else 0)
+            entry = self._entry_of(fd)
+            handles = {} if entry is None else {handle._kind: handle for handle in entry.handles if handle._loop is strand}  # type: ignore[attr-defined]
+        return handles.get(READ), handles.get(WRITE)
+
+    def fds(self, strand: Any) -> list[int]:
+        """The descriptors that strand watches."""
+        with self._lock:
+            return [fd for fd, entry in self._entries.items() if any(handle._loop is strand for handle in entry.handles)]  # type: ignore[attr-defined]
 
     def arm_again(self, entry: _Entry) -> None:
         """A handle of entry has run."""
@@ -228,7 +246,7 @@ class SharedPoller(_Wakeable):
             return ready
         with self._lock:
             for fd, mask in events:
-                entry = self._entries.get(fd)
+                entry = self._entry_of(fd)
                 if entry is None:
                     if fd == self._bell_fd:
                         self._bell.silence()
@@ -242,6 +260,13 @@ class SharedPoller(_Wakeable):
                             ready.append(handle)
                 self._arm_or_forget(entry)
         return ready
+
+    def _entry_of(self, fd: int) -> _Entry | None:
+        """fd's, if there is one. (Not by `get`: docs/design.md, "What CPython decides for us".)"""
+        try:
+            return self._entries[fd]
+        except KeyError:
+            return None
 
     def _take(self, entry: _Entry, kind: int, strand: Any) -> ReadyHandle | None:
         for handle in entry.handles:
@@ -260,7 +285,7 @@ class SharedPoller(_Wakeable):
             entry.armed = mask
 
     def _arm_or_forget(self, entry: _Entry) -> None:
-        if self._entries.get(entry.fd) is not entry:
+        if self._entry_of(entry.fd) is not entry:
             return  # a finaliser was here in between (P1)
         if not entry.handles:
             if self._entries.pop(entry.fd, None) is not None:

@@ -135,7 +135,7 @@ class Selector:
                 return
             if fd in made.get_map():
                 made.unregister(fd)  # a modify would not do: it may be another file by now
-            mask = self._wanted.get(fd, 0)
+            mask = self._mask_of(fd)
             events = (EVENT_READ if mask & READ else 0) | (EVENT_WRITE if mask & WRITE else 0)
             if events:
                 try:
@@ -146,7 +146,7 @@ class Selector:
     def _take(self, fd: int, events: int) -> int:
         """What of events fd is watched for by now; none if its file is not the one that was registered."""
         with self._lock:
-            mask = self._wanted.get(fd, 0)
+            mask = self._mask_of(fd)
             ready = mask & events
             if mask and not self._is_same(fd):
                 self._forget(fd)
@@ -157,6 +157,13 @@ class Selector:
                 return ready
         self._changed.append(fd)
         return ready
+
+    def _mask_of(self, fd: int) -> int:
+        """What fd is watched for. (Not by `get`: docs/design.md, "What CPython decides for us".)"""
+        try:
+            return self._wanted[fd]
+        except KeyError:
+            return 0
 
     def _is_same(self, fd: int) -> bool:
         try:

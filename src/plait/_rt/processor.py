@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH = 61  # turns between two looks at injector, timers and poller (Go's and tokio's number: prime, so nothing locks step)
+BATCH_SECONDS = 0.0005  # how long these turns may take where timers or descriptors wait for a look
 FIRST = 2 * BATCH  # how many timers may jump the queue at once
 OTHERS_SECONDS = 0.02  # for how long at most timers wait with the others after that
 RUN_ON = 3  # how many just-woken strands a batch lets jump the queue (tokio's cap)
@@ -64,7 +65,7 @@ class _LastOfFirst(Errand):
 
     def _drain(self, _worker: Any) -> None:
         now = Clock.monotonic()
-        self._processor.first_again = now + min((now - self._began) / 4, OTHERS_SECONDS)
+        self._processor.first_again = -min((now - self._began) / 4, OTHERS_SECONDS)
 
     def was_stolen(self) -> None:
         """It is where it says nothing."""
@@ -83,7 +84,9 @@ class Processor:
         self.run_on = RUN_ON
         self.holder: list[Worker] = []
         self.steals = 0
-        self.first_again = 0.0  # when timers may jump the queue again; infinite while those that did are in it
+        # When timers may jump the queue again; infinite while those that did are in it, and then, until the next look, how
+        # long that will be after it, as a negative number: between two looks the others have a turn at least.
+        self.first_again = 0.0
 
     def look(self, glance: bool) -> None:
         """Take a share of the injector, fire due timers, and, after a full batch, glance at the poller."""
@@ -107,6 +110,8 @@ class Processor:
         self.run_on = 0
         if not waiting:
             self.pool.fire_timers()
+        elif self.first_again < 0:
+            self.first_again = Clock.monotonic() - self.first_again
         elif (now := Clock.monotonic()) >= self.first_again:
             self.pool.fire_timers(FIRST)
             fired = len(queue) - waiting

@@ -30,8 +30,9 @@ from functools import partial
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from plait._rt.clock import Clock
 from plait._rt.here import here
-from plait._rt.loop import AsyncioFace, run_callback
+from plait._rt.loop import AsyncioFace, deadline_of, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, ReadyHandle
 from plait._rt.site import site_of
@@ -68,6 +69,7 @@ class _Item:
 
 IDLE = _Item("IDLE")
 _IDLE = (IDLE,)
+MOST = 1024  # items of a turn: where threads post without a pause each turn would be longer than the last
 LOOK_AGAIN = _Item("LOOK_AGAIN")  # keeps a strand off the fast path, which looks at nothing but `_next`
 
 
@@ -83,6 +85,8 @@ class Strand(AsyncioFace):
     """
 
     __slots__ = ("_marked", "_next", "_next_task", "_pool", "_ready")
+
+    _handle_class: Any = ReadyHandle
 
     _pool: Pool
     _ready: list[Any]
@@ -144,9 +148,9 @@ class Strand(AsyncioFace):
         self._pool.schedule(self)
 
     def _drain(self, worker: Worker) -> None:
-        """Run what is queued now, on worker; what these runs queue waits for the strand's next turn."""
+        """Run what is queued now (the first MOST), on worker; what these runs queue waits for the strand's next turn."""
         ready, step, suspects = self._ready, self._next, self._pool.points.suspects
-        count = len(ready)
+        count = min(len(ready), MOST)
         batch = ready[:count]
         del ready[:count]
         if step is not None:
@@ -215,10 +219,29 @@ class Strand(AsyncioFace):
     def _timers(self) -> Timers:  # type: ignore[override]
         return self._pool.timers
 
-    def _timer_added(self, when: float) -> None:
-        worker = here.worker
-        if worker is None or worker.proc is None:  # a worker looks at the timers itself before it parks
-            self._pool.idle.sleep_no_longer_than(when)
+    def _now(self) -> float:
+        return Clock.monotonic()  # its timers are the pool's, whatever `time` was patched with here
+
+    def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> Any:
+        ahead = self.time() - Clock.monotonic()
+        if abs(ahead) > 1.0:  # seconds: `time` was patched
+            when = deadline_of(when) - ahead
+        return AsyncioFace._call_at(self, when, callback, args, context)
+
+    def _add_timer(self, timer: Any) -> None:
+        pool, worker, when = self._pool, here.worker, timer._when
+        if worker is not None:
+            if worker.running is self and when <= Clock.monotonic():
+                worker.overdue.append(timer)
+                self._look_again()
+                return
+            worker.timed = True
+        pool.timers.add(timer)
+        pool.idle.sleep_no_longer_than(when)  # also from a worker, which looks itself: its next step may block
+
+    @property
+    def _poller(self) -> Any:
+        return self._pool.poller
 
     def _add_reader(self, fd: Any, callback: Any, *args: Any, context: Context | None = None) -> Handle:
         return self._watch(fd, READ, callback, args, context)
@@ -232,25 +255,59 @@ class Strand(AsyncioFace):
     def _remove_writer(self, fd: Any) -> bool:
         return self._unwatch(fd, WRITE)
 
-    def _watch(self, fd: Any, kind: int, callback: Any, args: Any, context: Context | None) -> Handle:
+    def _watch(self, file: Any, kind: int, callback: Any, args: Any, context: Context | None) -> Handle:
         self._check_closed()
-        handle = ReadyHandle(callback, args, self, context)
-        replaced = self._pool.poller.add(fileno(fd), kind, handle)
+        fd = fileno(file)
+        handle: Handle = self._handle_class(callback, args, self, context)
+        replaced = self._poller.add(fd, kind, handle)
         if replaced is not None:
             replaced.cancel()
+        if file.__class__ is not int:
+            self._files[fd] = file
+        elif "_files" in self.__dict__:
+            self._files.pop(fd, None)  # what was closed and had this number
+        self._go_by_time()
         return handle
 
-    def _unwatch(self, fd: Any, kind: int) -> bool:
+    def _unwatch(self, file: Any, kind: int) -> bool:
         if self._closed:
             return False
-        removed = self._pool.poller.remove(fileno(fd), kind, self)
+        fd = self._fd_of(file)
+        removed = self._poller.remove(fd, kind, self)
         if removed is None:
             return False
         removed.cancel()
+        if "_files" in self.__dict__ and not any(self._watched(fd)):
+            self._files.pop(fd, None)
         return True
 
-    def _watched(self, fd: int) -> int:
-        return 0 if self._closed else self._pool.poller.watched(fd, self)
+    def _fd_of(self, file: Any) -> int:
+        """Its descriptor; of one that was closed meanwhile the one that it was watched by, as with asyncio's selectors."""
+        try:
+            return fileno(file)
+        except ValueError:
+            for fd, watched in self._files.items():
+                if watched is file:
+                    return fd  # type: ignore[no-any-return]
+            raise
+
+    def _watched(self, fd: int) -> tuple[Any, Any]:
+        return (None, None) if self._closed else self._poller.watched(fd, self)
+
+    def _watched_fds(self) -> list[int]:
+        return [] if self._closed else self._poller.fds(self)
+
+    def _go_by_time(self) -> None:
+        """The strand watches something now: let its worker look at the poller and the timers by time, not by turns alone."""
+        worker = here.worker
+        if worker is not None:
+            worker.timed = True
+
+    def _sent(self) -> None:
+        """The strand sent something, perhaps to itself: if it goes on, its worker looks at the poller first."""
+        worker = here.worker
+        if worker is not None:
+            worker.sent = True
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         raise RuntimeError(

@@ -17,25 +17,25 @@ import warnings
 from asyncio import Handle
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
+from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import asyncgens, base
 from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
 from plait._rt.clock import Clock
 from plait._rt.here import here
-from plait._rt.loop import _EventLoop, logger, note_slow, run_callback
+from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
-from plait._rt.poller import Poller
+from plait._rt.poller import READ, WRITE, Poller
 from plait._rt.processor import BATCH
-from plait._rt.strand import Strand, fileno
+from plait._rt.selector_face import SelectorFace
+from plait._rt.strand import Strand
 from plait._rt.task import LocalTask, Task, registered_tasks, unlisted_tasks
 from plait._rt.timers import Timers
 from plait._rt.vitals import Vitals
 from plait._rt.watch import Watch, follow
 
 if TYPE_CHECKING:
-    from contextvars import Context
-
     from plait._rt.pool import Pool
 
 SHUTDOWN_SECONDS = 5.0  # how long shutdown waits for a task that is stuck in a step before it is named and left
@@ -45,8 +45,8 @@ class ThreadStrand(Strand):
     """A strand bound to one thread."""
 
     __slots__ = (
-        "_closed", "_debug", "_own_thread", "_parked", "_poller", "_running", "_stop_with", "_task_factory", "_thread_id",
-        "_timers", "vitals",
+        "_closed", "_debug", "_own_thread", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory",
+        "_thread_id", "_timers", "vitals",
     )  # fmt: skip
 
     _own_thread: threading.Thread | None
@@ -56,7 +56,7 @@ class ThreadStrand(Strand):
 
     def set_up(self, pool: Pool, name: str | None = None) -> ThreadStrand:
         """Make it whole; `__init__` is no place for it, as `plait.Strand(pinned=True)` would call that again."""
-        self._poller = Poller(pool.options.selector)  # first: if there is no descriptor left nothing is to be closed
+        self._poller = Poller(pool.options.selector)  # type: ignore[misc]  # first: if there is no descriptor left nothing is to be closed
         self._pool = pool
         self._next = self._marked = None
         self._ready = deque()  # type: ignore[assignment]
@@ -65,6 +65,7 @@ class ThreadStrand(Strand):
         self._timers = Timers()  # type: ignore[misc]
         self._thread_id = None
         self._own_thread = None
+        self._selector_face: Any = None  # made when somebody asks for `_selector`
         self._running: Any = None  # what the monitor reads: the item that runs
         self.vitals = Vitals()
         self._stop_with: BaseException | None = None
@@ -84,7 +85,7 @@ class ThreadStrand(Strand):
             pool.watch()
         self._set_coroutine_origin_tracking(self._debug)
         hooks = sys.get_asyncgen_hooks()
-        wakeup_fd = self._have_signals_end_polls()
+        signals_end_polls = self._have_signals_end_polls()
         self._thread_id = threading.get_ident()
         self.vitals.begin()
         here.main = self
@@ -99,8 +100,8 @@ class ThreadStrand(Strand):
                 self._stop_with = None
             raise
         finally:
-            if wakeup_fd is not None and not self._signal_handlers:
-                signal.set_wakeup_fd(wakeup_fd)
+            if signals_end_polls and not self._signal_handlers:
+                self._leave_signals()
             self.vitals.end()
             self._stopping = False  # type: ignore[misc]
             self._thread_id = None
@@ -112,10 +113,12 @@ class ThreadStrand(Strand):
             sys.set_asyncgen_hooks(*hooks)
 
     def _run_until_stopped(self) -> None:
-        ready = self._ready
+        """In iterations as asyncio's: what the poller and the timers have comes behind what is ready, and all that is run.
+        Without descriptors and timers there is nothing to look for, but now and then."""
+        ready, timers, watched = self._ready, self._timers, self._poller._handles
         turns = BATCH
         while True:
-            if turns >= BATCH or not ready:
+            if not ready or watched or timers._heap or timers._incoming or self._selector_face is not None or turns >= BATCH:
                 self._look()
                 turns = 0
             count = len(ready)
@@ -172,28 +175,68 @@ class ThreadStrand(Strand):
 
     def _look(self) -> None:
         """Fetch what the poller and the timers have; sleep if there is nothing to run."""
-        ready, timers, pool = self._ready, self._timers, self._pool
+        ready, timers = self._ready, self._timers
         self._running = None
+        if ready or self._stopping:
+            breathe(self._pool)
+            if self._poller._handles or self._selector_face is not None:
+                ready.extend(self._poll(0.0))
+        else:
+            self._park()
+        if timers._heap or timers._incoming:
+            now = self.time() + self._clock_resolution
+            if timers._incoming or timers._heap[0][0] <= now:
+                ready.extend(timers.due(now))
+
+    def _park(self) -> None:
+        """Sleep in the poller until something is due, or posted."""
+        ready, pool = self._ready, self._pool
         if self._marked is not None or not MARKS_STAY:
             unmark(self)
-        if ready or self._stopping:
-            breathe(pool)
-            if len(self._poller):
-                ready.extend(self._poller.poll(0.0))
-        else:
-            self._parked = True
-            timeout: float | None = 0.0
-            now = Clock.monotonic()
-            if not ready:  # looked again after the announcement
-                deadline = timers.deadline(now)
-                timeout = None if deadline is None else max(0.0, deadline - now)
-            ready.extend(self._poller.poll(timeout))
-            self._parked = False
-            polled(pool, now)
-            if pool.watched:
-                pool.monitor.wake()
-        if timers._heap or timers._incoming:
-            ready.extend(timers.due(Clock.monotonic() + self._clock_resolution))
+        self._parked = True
+        timeout: float | None = 0.0
+        began = Clock.monotonic()
+        if not ready:  # looked again after the announcement
+            now = self.time()
+            deadline = self._timers.deadline(now)
+            timeout = None if deadline is None else max(0.0, deadline - now)
+        ready.extend(self._poll(timeout))
+        self._parked = False
+        polled(pool, began)
+        if pool.watched:
+            pool.monitor.wake()
+
+    def _poll(self, timeout: float | None) -> list[Handle]:
+        """The handles of what is ready; by the selector's `select` if somebody replaced that (selector_face.py)."""
+        face = self._selector_face
+        if face is None or (type(face) is SelectorFace and "select" not in face.__dict__):
+            found: list[Handle] = self._poller.poll(timeout)
+            return found
+        ready: list[Handle] = []
+        for key, events in face.select(timeout):
+            reader, writer = key.data
+            if events & EVENT_READ and reader is not None:
+                ready.append(reader)
+            if events & EVENT_WRITE and writer is not None:
+                ready.append(writer)
+        return ready
+
+    def _select(self, timeout: float | None) -> list[tuple[SelectorKey, int]]:
+        face, found = self._selector, []
+        for fd, mask in self._poller.events(timeout):
+            events = (EVENT_READ if mask & READ else 0) | (EVENT_WRITE if mask & WRITE else 0)
+            found.append((face.get_key(fd), events))
+        return found
+
+    @property
+    def _selector(self) -> Any:
+        if self._selector_face is None and not self._closed:
+            self._selector_face = SelectorFace(self)
+        return self._selector_face
+
+    @_selector.setter
+    def _selector(self, selector: Any) -> None:
+        self._selector_face = selector
 
     def stop(self) -> None:
         self._stopping = True  # type: ignore[misc]
@@ -232,31 +275,22 @@ class ThreadStrand(Strand):
     def _look_again(self) -> None:
         pass
 
-    def _timer_added(self, when: float) -> None:
+    def _add_timer(self, timer: Any) -> None:
+        self._timers.add(timer)
         if self._parked:  # added from another thread
             self._ring()
 
-    # Readers and writers
+    _now, _call_at = AsyncioFace._now, AsyncioFace._call_at
 
-    def _watch(self, fd: Any, kind: int, callback: Any, args: Any, context: Context | None) -> Handle:
-        self._check_closed()
-        handle = Handle(callback, args, self, context)
-        replaced = self._poller.add(fileno(fd), kind, handle)
-        if replaced is not None:
-            replaced.cancel()
-        return handle
+    # What it watches: it looks in each iteration
 
-    def _unwatch(self, fd: Any, kind: int) -> bool:
-        if self._closed:
-            return False
-        removed = self._poller.remove(fileno(fd), kind)
-        if removed is None:
-            return False
-        removed.cancel()
-        return True
+    _handle_class = Handle
 
-    def _watched(self, fd: int) -> int:
-        return self._poller.watched(fd)
+    def _go_by_time(self) -> None:
+        pass
+
+    def _sent(self) -> None:
+        pass
 
     # Signals
 
@@ -269,14 +303,25 @@ class ThreadStrand(Strand):
                 self.close()
                 raise
 
-    def _have_signals_end_polls(self) -> int | None:
-        """A signal that arrives just before the poll sleeps would not end it, so the C handler writes to our pipe. Returns what
-        it wrote to before, None on a thread that gets no signals."""
+    def _have_signals_end_polls(self) -> bool:
+        """A signal that arrives just before the poll sleeps would not end it, so the C handler writes to our pipe. False on a
+        thread that gets no signals, and where the program has it write elsewhere: there a handler may run late, as on asyncio.
+        """
         if threading.current_thread() is not threading.main_thread():
-            return None
+            return False
         if self._csock is None:
             self._make_self_pipe()
-        return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        programs = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        if programs == -1:
+            return True
+        signal.set_wakeup_fd(programs)
+        return False
+
+    def _leave_signals(self) -> None:
+        """Have the C handler write to our pipe no more, unless the program took it away from there itself."""
+        current = signal.set_wakeup_fd(-1)
+        if current != self._csock.fileno():
+            signal.set_wakeup_fd(current)
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         if self._csock is None:

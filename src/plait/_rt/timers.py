@@ -3,7 +3,7 @@
 Ownership
     `_incoming` is the only part that any thread may touch: `add` appends to it, the atomic step; who looks takes what was
     there, `batch = incoming[:n]` and `del incoming[:n]`. Everything else belongs to whoever holds `_turn`, which is taken
-    without waiting, never blocking: a finaliser that the garbage collector runs in the middle of `due` may add a timer, and
+    without waiting: a finaliser that the garbage collector runs in the middle of `due` may add a timer, and
     nothing deadlocks. A holder's rival loses nothing by going away: the holder is awake and will look again.
 
 Invariants
@@ -66,6 +66,17 @@ class Timers:
     def add(self, timer: Any) -> None:
         """From any thread."""
         self._incoming.append(timer)
+
+    def all(self) -> list[Any]:
+        """All that are in, cancelled ones too, in no order. It waits for a thread that is looking, but not for long: it may be
+        asked by a finaliser that interrupted that look."""
+        has_turn = self._turn.acquire(timeout=LOOK_AGAIN)
+        try:
+            near = [entry[2] for entry in list(self._heap)]
+            return [*self._incoming, *near, *(timer for far in list(self._far) for timer in list(far))]
+        finally:
+            if has_turn:
+                self._turn.release()
 
     def due(self, now: float) -> list[Any]:
         """Take out the timers whose deadline has come, oldest deadline first; none if another thread is looking."""

@@ -21,6 +21,7 @@ _SocketTransport: Any = asyncio.selector_events._SelectorSocketTransport  # type
 _TlsTransport: Any = asyncio.sslproto._SSLProtocolTransport  # type: ignore[attr-defined]
 _ENCRYPTED = asyncio.sslproto.SSLProtocolState.WRAPPED  # type: ignore[attr-defined]
 _METHODS = ("write", "writelines", "write_eof", "sendto", "close", "abort", "pause_reading", "resume_reading")
+_SENDING = ("write", "writelines", "write_eof", "sendto", "close", "abort")  # the other end may be in the same strand
 
 
 def guard(transport: Any) -> Any:
@@ -35,9 +36,11 @@ def _made_of(base: Any) -> type:
 
 
 def _checked(name: str, method: Any) -> Any:
+    sends = name in _SENDING
+
     @functools.wraps(method)
     def checked(self: Any, *args: Any, **options: Any) -> Any:
-        loop = self._loop
+        loop: Any = self._loop
         if _get_running_loop() is not loop and not _may_be_used(loop):
             if sys._getframe(1).f_code.co_name == "close" and sys._getframe(2).f_code.co_name == "__del__":
                 return loop.call_soon_threadsafe(method, self)  # StreamWriter's: it runs on whichever thread collects
@@ -45,6 +48,8 @@ def _checked(name: str, method: Any) -> Any:
                 f"transport.{name}() was called off its strand {loop!r}: a transport belongs to the strand that made it. "
                 f"Use `await strand.call(coro)` with a coroutine that does it there."
             )
+        if sends and loop is not None:
+            loop._sent()
         return method(self, *args, **options)
 
     return checked
@@ -82,6 +87,7 @@ def _sends_at_once(write: Any) -> Any:
                 return
             else:
                 if sent == len(data):
+                    self._loop._sent()  # type: ignore[union-attr]
                     return
                 data = memoryview(data)[sent:]  # not a copy: it may be much
         write(self, data)

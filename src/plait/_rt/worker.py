@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from asyncio.events import _get_running_loop, _set_running_loop
+from operator import attrgetter
 from sys import getrefcount
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from plait._rt.clock import Clock
 from plait._rt.here import here
 from plait._rt.mark import MARKS_STAY, current_tasks, forget, mark, unmark
 from plait._rt.points import Point, point_of, start_of
-from plait._rt.processor import BATCH
+from plait._rt.processor import BATCH, BATCH_SECONDS
 from plait._rt.task import RETURNED, LeftStrand, Task
 from plait._rt.vitals import Vitals
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plait")
 
 LOW_PRIORITY = 19  # the nice value of a thread that computes without a processor
+AFTER_A_FAULT = 0.010  # seconds before a worker goes on whose round failed: what failed may fail again at once
 SPARE_SECONDS = 10.0  # how long a thread without work is kept: starting and ending one is dear
 
 
@@ -61,15 +63,18 @@ class Worker:
         "gave",
         "item",
         "left",
+        "overdue",
         "own_refs",
         "point",
         "pool",
         "proc",
         "retired",
         "running",
+        "sent",
         "starting",
         "steps",
         "thread",
+        "timed",
         "timed_since",
         "unused",
         "vitals",
@@ -83,6 +88,9 @@ class Worker:
         self.item: Any = None  # what it runs of the strand's queue; left as it is on the fast path (`task`)
         self.point: Point | None = None  # where the task that it runs was resumed, if that was noted (points.py)
         self.timed_since = 0.0, 0.0  # when the step from a point with a score began, by the clock and by the thread's
+        self.timed = False  # a strand that it ran set a timer, or watches a descriptor: look at the clock between turns
+        self.sent = False  # the strand that it runs sent something, perhaps to itself
+        self.overdue: list[Any] = []  # timers that were due when the strand that it runs set them, for the end of the turn
         self.gave = 0  # how often it gave its processor away itself
         self.retired = False  # not to be a spare any more
         self.batch = 0
@@ -134,30 +142,37 @@ class Worker:
         proc, pool = self.proc, self.pool
         if proc is None:
             return
-        queue, full = proc.queue, True
+        full = True
         while self.proc is proc and not pool.stopping:
             self.batch += 1
-            proc.look(full)
-            if queue or proc.steal():
-                if full:
-                    breathe(pool)
-                try:
-                    full = self._run_batch(proc)
-                except (KeyboardInterrupt, SystemExit) as stop:
-                    self._forget_point()
-                    pool.stop_main(stop)
-                except Exception:
-                    self._forget_point()
-                    logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
-            elif not self._linger():
-                self._step_out()
-                pool.idle.park(self)
-                pool.monitor.wake()
-                full = False
+            try:
+                full = self._round(proc, full)
+            except (KeyboardInterrupt, SystemExit) as stop:
+                self._forget_point()
+                pool.stop_main(stop)
+            except Exception:
+                self._forget_point()
+                logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
+                Clock.sleep(AFTER_A_FAULT)
         self._step_out()
         pool.hogs.leave(self)
         # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
         pool.idle.notify()
+
+    def _round(self, proc: Processor, full: bool) -> bool:
+        """Look what there is, and run a batch of it, or park; full is what the last batch returned. True after a full batch."""
+        pool = self.pool
+        proc.look(full)
+        if proc.queue or proc.steal():
+            if full:
+                breathe(pool)
+            return self._run_batch(proc)
+        if self._linger():
+            return full
+        self._step_out()
+        pool.idle.park(self)
+        pool.monitor.wake()
+        return False
 
     def _linger(self) -> bool:
         """Look a little longer before parking: a park and a wake-up cost both sides a system call (Go's spinning Ms).
@@ -175,45 +190,61 @@ class Worker:
         LOOK_AGAIN in the strand that it met.
         """
         popleft, append, set_loop = proc.queue.popleft, proc.queue.append, _set_running_loop
-        marks_stay, turn = MARKS_STAY, 0
-        for turn in _TURNS:
-            try:
-                strand: Any = popleft()
-            except IndexError:
-                self.steps += turn - 1
-                return False
-            step = strand._next
-            if step is not None:
-                self.running = strand
-                set_loop(strand)
-                if not marks_stay:
-                    mark(strand, strand._next_task)
+        marks_stay, done = MARKS_STAY, 0
+        self.timed = timed = self._is_timed()
+        until = Clock.monotonic() + BATCH_SECONDS if timed else 0.0
+        while True:
+            for turn in _ONE_TURN if timed else _TURNS:
                 try:
-                    yielded = step()
-                except BaseException as raised:
-                    task, strand._next, strand._next_task, step = strand._next_task, None, None, None
-                    self._after(strand, task._stopped, raised)
-                    task = None  # a traceback may know this frame: no cycle
-                else:
-                    if yielded is None:
-                        if not strand._ready:
-                            append(strand)
-                            continue
-                        strand._next = None
-                        self._after(strand, strand._ready_again, strand._next_task)
+                    strand: Any = popleft()
+                except IndexError:
+                    self.steps += done + turn - 1
+                    return False
+                step = strand._next
+                if step is not None:
+                    self.running = strand
+                    set_loop(strand)
+                    if not marks_stay:
+                        mark(strand, strand._next_task)
+                    try:
+                        yielded = step()
+                    except BaseException as raised:
+                        task, strand._next, strand._next_task, step = strand._next_task, None, None, None
+                        self._after(strand, task._stopped, raised)
+                        task = None  # a traceback may know this frame: no cycle
                     else:
-                        strand._next = None
-                        self._after(strand, strand._next_task._suspend, yielded)
-            elif type(strand) is Task:
-                self._start(strand)
-            else:
-                self.running = strand
-                set_loop(strand)
-                self._after(strand, strand._drain, self)
-            if self.proc is not proc:
-                return False
-        self.steps += turn
+                        if yielded is None:
+                            if not strand._ready:
+                                append(strand)
+                                continue
+                            strand._next = None
+                            self._after(strand, strand._ready_again, strand._next_task)
+                        else:
+                            strand._next = None
+                            self._after(strand, strand._next_task._suspend, yielded)
+                elif type(strand) is Task:
+                    self._start(strand)
+                else:
+                    self.running = strand
+                    set_loop(strand)
+                    self._after(strand, strand._drain, self)
+                if self.proc is not proc:
+                    return False
+                if self.timed is not timed:
+                    break
+            done += turn
+            if done >= BATCH or (timed and (self.sent or Clock.monotonic() >= until)):
+                break
+            if not timed:
+                timed, until = True, Clock.monotonic() + BATCH_SECONDS
+        self.steps += done
+        self.sent = False
         return True
+
+    def _is_timed(self) -> bool:
+        """Do strands wait for what the timers and the poller have? Then a batch goes by time as well as by turns."""
+        timers = self.pool.timers
+        return bool(timers._heap or timers._incoming or self.pool.poller._entries)
 
     def _start(self, task: Task[Any]) -> None:
         """Make the first step of a spawned task, in a strand that it gets now.
@@ -320,12 +351,22 @@ class Worker:
             self._end_turn(strand)
 
     def _end_turn(self, strand: Strand) -> None:
-        if strand._end_turn():
+        if self.overdue:
+            self._post_overdue(strand)
+        if not strand._end_turn():
+            self.sent = False  # it waits: what it sent finds others
+        else:
             proc = self.proc
             if proc is not None:
                 proc.queue.append(strand)
             else:  # handed off meanwhile
                 self.pool.inject(strand)
+
+    def _post_overdue(self, strand: Strand) -> None:
+        """They come behind what the turn made ready, the earliest first, as in an iteration of asyncio's."""
+        self.overdue.sort(key=attrgetter("_when"))
+        strand._ready += self.overdue
+        self.overdue.clear()
 
     def _step_out(self) -> None:
         self.running = self.item = None
@@ -337,5 +378,6 @@ class Worker:
 
 
 _TURNS = range(1, BATCH + 1)
+_ONE_TURN = range(1, 2)
 _LOOKS = range(0 if getattr(sys, "_is_gil_enabled", lambda: True)() else 300)
 _send: Any = CoroutineType.send

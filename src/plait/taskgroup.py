@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
+from threading import RLock
 from typing import Any, TypeVar
 
 from plait._rt.strand import Strand
@@ -22,7 +23,8 @@ class TaskGroup(asyncio.TaskGroup):
 
     It is asyncio's group with other tasks in it, so the semantics are asyncio's: when a task raises, the others and the body
     are cancelled, and the exceptions come out in an ExceptionGroup; KeyboardInterrupt and SystemExit come out bare.
-    `create_task` may be called from any strand while the group is open. Leaving the block is a checkpoint if tasks still run.
+    `create_task` may be called from any strand until the block was left and the last task is done; after that, and while the
+    group aborts, it raises RuntimeError. Leaving the block is a checkpoint if tasks still run.
 
     Invariants
         G1  `_tasks` holds the children that were not reaped; it changes in create_task and in the parent's strand only, so
@@ -33,6 +35,10 @@ class TaskGroup(asyncio.TaskGroup):
             goes on until `_finished` is empty. So when the parent leaves, or waits, a last reap comes after the last child.
         G4  A child made in another strand while the group aborts is cancelled by its maker or by `_abort`: the one adds and
             looks, the other says and cancels.
+        G5  A child joins and is waited for, or is refused: its maker asks and adds under `_gate`, and the parent's strand, which
+            alone takes children out, shuts the gate (`_over`) under it when the last one is out and the block was left. The lock
+            is re-entrant, for finalisers and signal handlers; one that comes by in the middle of `_shut` adds before `_over` is
+            raised, and is seen, or asks after, and is refused.
     """
 
     _loop: Strand
@@ -41,29 +47,37 @@ class TaskGroup(asyncio.TaskGroup):
     def __init__(self) -> None:
         super().__init__()
         self._finished: deque[Task[Any]] = deque()
+        self._gate = RLock()
+        self._over = False
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
     ) -> Task[T]:
         """Start coro in a strand of its own, as a member of the group; from any strand. context is copied."""
-        problem = None
-        if not self._entered:  # type: ignore[attr-defined]
-            problem = "has not been entered"
-        elif self._exiting and not self._tasks:
-            problem = "is finished"
-        elif self._aborting:
-            problem = "is shutting down"
+        problem = self._problem()
+        if problem is None:
+            pool = self._loop._pool
+            task = pool.new_task(coro, name, context, sys._getframe(1))
+            with self._gate:
+                problem = self._problem()
+                if problem is None:
+                    self._tasks.add(task)
         if problem is not None:
             coro.close()
             raise RuntimeError(f"TaskGroup {self!r} {problem}")
-        pool = self._loop._pool
-        task = pool.new_task(coro, name, context, sys._getframe(1))
-        self._tasks.add(task)
         task._value = self  # (T6)
         pool.schedule(task, False)
         if self._aborting:  # since we asked: who aborts says so first and cancels after (G4)
             task.cancel()
         return task
+
+    def _problem(self) -> str | None:
+        """Why no task can join now, if so."""
+        if not self._entered:  # type: ignore[attr-defined]
+            return "has not been entered"
+        if self._over:
+            return "is finished"
+        return "is shutting down" if self._aborting else None
 
     def _deliver(self, task: Task[Any]) -> None:
         """A child is done; on whatever thread it finished."""
@@ -84,9 +98,18 @@ class TaskGroup(asyncio.TaskGroup):
         finished, tasks = self._finished, self._tasks
         while finished:
             tasks.discard(finished.popleft())
+        if self._exiting and not tasks:
+            self._shut()
         waiting = self._on_completed_fut  # type: ignore[attr-defined]
         if not tasks and waiting is not None and not waiting.done():
             waiting.set_result(True)
+
+    def _shut(self) -> None:
+        """No task can join from now on, unless one did since we looked (G5)."""
+        with self._gate:
+            self._over = not self._tasks
+            if self._tasks:  # a finaliser's, since that look
+                self._over = False
 
     def _on_task_done(self, task: Task[Any]) -> None:  # type: ignore[override]
         super()._on_task_done(task)  # type: ignore[arg-type, misc]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from plait import taskgroup as taskgroup_module
 from plait._rt import idle
 from plait._rt import pool as pool_module
 from plait._rt import processor as processor_module
@@ -172,6 +173,7 @@ def rig(seed: int, files: tuple[str, ...], workers: int = 0, limit: int = 60_000
         made = Rig(seed, files, workers, limit)
         box.append(made)
         patch.setattr(task_module, "_rarely", Lock(made.schedule, reentrant=True))
+        patch.setattr(taskgroup_module, "RLock", lambda: Lock(made.schedule, reentrant=True))
         patch.setattr(worker_module, "_LOOKS", range(1))
         try:
             yield made

@@ -81,3 +81,46 @@ def test_child_made_elsewhere_against_abort() -> None:
             r.expect(friend.done(), f"{friend}")
             r.expect(task.done() and task.result() == "failed", f"{task}; {groups[0]._tasks}")
             r.check_quiet()
+
+
+def test_child_made_elsewhere_against_leaving() -> None:
+    """A child that another strand makes while the last one ends is waited for, or refused: none outlives the group.
+
+    Mutations caught: `create_task` asks whether the group is finished and adds without the gate; the gate stays open when the
+    last child was reaped.
+    """
+    for seed in seeds(400):
+        with rig(seed, FOCUS[seed % 3], 2) as r:
+            groups: list[TaskGroup] = []
+            opened = Event()
+            ran: list[bool] = []  # was the parent through already?
+            refused: list[str] = []
+            through: list[int] = []
+
+            async def parent(groups: Any = groups, opened: Any = opened, through: Any = through) -> None:
+                async with TaskGroup() as group:
+                    groups.append(group)
+                    group.create_task(_child(False))
+                    opened.set()
+                through.append(1)
+
+            async def child(ran: Any = ran, through: Any = through) -> None:
+                await plait.checkpoint()
+                ran.append(bool(through))
+
+            async def other(groups: Any = groups, opened: Any = opened, refused: Any = refused, child: Any = child) -> None:
+                await opened.wait()
+                try:
+                    for _ in range(3):
+                        groups[0].create_task(child())
+                        await plait.checkpoint()
+                except RuntimeError as error:
+                    refused.append(str(error))
+
+            task, friends = r.spawn(parent()), [r.spawn(other()) for _ in range(2)]
+            r.run()
+            r.expect(task.done() and all(friend.done() for friend in friends), f"{task}, {friends}")
+            r.expect(not any(ran), f"{ran.count(True)} children outlived the group")
+            r.expect(all("is finished" in each for each in refused), f"{refused}")
+            r.expect(len(ran) + len(refused) <= 6 and not groups[0]._tasks, f"ran {ran}, refused {refused}")
+            r.check_quiet()

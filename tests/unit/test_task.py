@@ -61,9 +61,49 @@ async def test_cancelled() -> None:
     assert task.cancelled()
     assert task.done()
     for ask in (task.result, task.exception):
-        with pytest.raises(asyncio.CancelledError, match="because"):
+        with pytest.raises(asyncio.CancelledError) as raised:
             ask()
+        assert not raised.value.args  # the message goes to the first who asks, as with asyncio
     assert not task.cancel()
+
+
+@pytest.mark.parametrize("make", [plait.spawn, asyncio.create_task, asyncio.Task])
+@in_plait
+async def test_the_cancelled_error_and_its_message_are_asyncios(make: Any) -> None:
+    """`_make_cancelled_error` and `_cancel_message`, which gather reads, of tasks that ended in every way."""
+
+    async def cancels_itself(how: str) -> int:
+        task: Any = asyncio.current_task()
+        task.cancel("self")
+        if how == "swallows":
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                pass
+        return 5
+
+    async def swallows() -> int:
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            return 5
+        raise AssertionError
+
+    async def asked(coro: Any, message: str | None) -> list[Any]:
+        task = make(coro)
+        await eventually(lambda: task._fut_waiter is not None or task.done())
+        if message is not None:
+            task.cancel(message)
+        before = task._cancel_message
+        await asyncio.wait([task])
+        after = task._cancel_message
+        errors = [task._make_cancelled_error().args for _ in range(2)]
+        return [before, after, *errors, None if task.cancelled() else task.result()]
+
+    assert await asked(asyncio.sleep(LONG), "x") == [None, None, ("x",), (), None]
+    assert await asked(swallows(), "x") == [None, None, (), (), 5]
+    assert await asked(cancels_itself("returns"), None) == ["self", "self", ("self",), ("self",), None]
+    assert await asked(cancels_itself("swallows"), None) == ["self", "self", ("self",), ("self",), 5]
 
 
 @in_plait
@@ -289,6 +329,40 @@ async def test_cancelling_gather_cancels_the_tasks() -> None:
     with pytest.raises(asyncio.CancelledError):
         await gathered
     await eventually(lambda: all(task.cancelled() for task in tasks))
+
+
+@pytest.mark.parametrize("start", [plait.spawn, asyncio.create_task])
+@pytest.mark.parametrize("ends", ["return", "raise", "cancelled"])
+@in_plait
+async def test_a_cancelled_gather_ends_however_its_last_child_does(ends: str, start: Any) -> None:
+    error = ValueError("at the end")
+    waiting: list[None] = []
+
+    async def child() -> str:
+        try:
+            waiting.append(None)
+            await forever()
+        except asyncio.CancelledError:
+            if ends == "raise":
+                raise error from None
+            if ends == "cancelled":
+                raise
+        return "clean"
+
+    tasks = [start(child()) for _ in range(2)]
+    gathered = asyncio.gather(*tasks, return_exceptions=True)
+    await eventually(lambda: len(waiting) == 2)
+    gathered.cancel("enough")
+    done, _ = await asyncio.wait([gathered], timeout=LONG)
+    assert done
+    assert isinstance(gathered.exception(), asyncio.CancelledError)
+    for task in tasks:  # and what a child has to say is what it said
+        if ends == "return":
+            assert task.result() == "clean"
+        elif ends == "raise":
+            assert task.exception() is error
+        else:
+            assert task.cancelled()
 
 
 @everywhere

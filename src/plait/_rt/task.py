@@ -87,7 +87,8 @@ class _Cancel:
     __slots__ = ("asked", "coming", "message", "must")
 
     def __init__(self) -> None:
-        self.asked = self.coming = 0  # T4
+        self.asked = 0  # T4
+        self.coming: list[Any] = []  # their messages (T4)
         self.must = False  # raise CancelledError at the next step (T3)
         self.message: Any = None
 
@@ -202,14 +203,14 @@ class _Raise:
 class _Cancellation:
     """A cancel on its way to the task's strand."""
 
-    __slots__ = ("message", "task")
+    __slots__ = ("task",)
 
-    def __init__(self, task: Task[Any], message: Any) -> None:
-        self.task, self.message = task, message
+    def __init__(self, task: Task[Any]) -> None:
+        self.task = task
 
     def _run(self) -> None:
-        if self.task._arrived():
-            self.task._deliver_cancel(self.message)
+        for message in self.task._arrived():
+            self.task._deliver_cancel(message)
 
 
 class Task(Generic[T]):
@@ -373,6 +374,8 @@ class Task(Generic[T]):
         if raised.__traceback__ is not None:  # the frame of ours that caught it tells nobody anything, and makes a cycle
             raised.__traceback__ = raised.__traceback__.tb_next
         if isinstance(raised, CancelledError):
+            if self._cancel is not None:
+                self._cancel.message = None
             self._finish(CANCELLED, raised)
         else:
             self._finish(RAISED, (raised, _Unretrieved(self, raised), raised.__traceback__))
@@ -412,16 +415,15 @@ class Task(Generic[T]):
             cancel = self._cancel
             if cancel is None:
                 cancel = self._cancel = _Cancel()
-                cancel.message = msg  # for a task that has not started; delivery sets it for others
             if here:
                 cancel.asked += 1
             else:
-                cancel.coming += 1
+                cancel.coming.append(msg)
         strand = self._home
         if here:
             self._deliver_cancel(msg)
         elif strand is not None:  # otherwise it has not started: the starter will look (T3)
-            strand._post(_Cancellation(self, msg))
+            strand._post(_Cancellation(self))
         return True
 
     def _is_here(self) -> bool:
@@ -429,17 +431,16 @@ class Task(Generic[T]):
         strand, running = self._home, _get_running_loop()
         return strand is not None and (running is strand or (running is None and strand._stopped_here()))
 
-    def _arrived(self) -> bool:
-        """A cancel that was coming is there, and counted; False if it is not to be delivered: the first step had it (T3)."""
+    def _arrived(self) -> list[Any]:
+        """The oldest cancel that was coming is there, and counted: its message; [] if the first step had it (T3)."""
         cancel = self._cancel
         if cancel is None:
-            return False
+            return []
         with _rarely:
-            if not cancel.coming:
-                return False
-            cancel.coming -= 1
-            cancel.asked += 1
-        return True
+            messages = cancel.coming[:1]
+            del cancel.coming[:1]
+            cancel.asked += len(messages)
+        return messages
 
     def _deliver_cancel(self, msg: Any) -> None:
         cancel = self._cancel
@@ -466,8 +467,9 @@ class Task(Generic[T]):
 
     def _count_arrived(self) -> None:
         """Before the first step: every cancel that is on its way is there, and due (T3)."""
-        while self._arrived():
-            self._cancel.must = True  # type: ignore[union-attr]  # read after: a canceller makes it at any time
+        while messages := self._arrived():
+            cancel: Any = self._cancel  # read after: a canceller makes it at any time
+            cancel.must, cancel.message = True, messages[0]
 
     def _take_cancel(self) -> CancelledError | None:
         """The cancel that is due, if there is one; from now on it isn't."""
@@ -487,7 +489,7 @@ class Task(Generic[T]):
             return 0
         here = self._is_here()
         with _rarely:
-            return cancel.asked if here else cancel.asked + cancel.coming
+            return cancel.asked if here else cancel.asked + len(cancel.coming)
 
     def uncancel(self) -> int:
         """Take one cancel request back; returns how many are left."""
@@ -499,8 +501,8 @@ class Task(Generic[T]):
                 cancel.asked -= 1
                 if cancel.asked == 0:
                     cancel.must = False
-            elif cancel.coming > 0 and not self._is_here():
-                cancel.coming -= 1
+            elif cancel.coming and not self._is_here():
+                cancel.coming.pop()
             return self.cancelling()
 
     # The result
@@ -654,10 +656,12 @@ class Task(Generic[T]):
     def _exception(self) -> BaseException | None:  # asyncio's stack printer reads it
         return self._value[0] if self._state == RAISED else None
 
-    def _make_cancelled_error(self) -> CancelledError:  # asyncio.gather asks for it, up to 3.11 for the message
-        error: CancelledError = self._value
-        self._value = CancelledError(*error.args)  # the first to ask gets the one that was raised, as in asyncio
-        return error
+    def _make_cancelled_error(self) -> CancelledError:  # asyncio.gather asks for it, of its last child, however that ended
+        error = None
+        if self._state == CANCELLED:
+            with _rarely:  # the first to ask gets the one that was raised, and its message, as in asyncio
+                error, self._value = self._value, None
+        return _cancelled_error(self._cancel_message) if error is None else error
 
     @property
     def _log_traceback(self) -> bool:  # and asyncio's shield
@@ -676,8 +680,10 @@ class Task(Generic[T]):
 
     @_cancel_message.setter
     def _cancel_message(self, message: Any) -> None:
-        if self._cancel is not None:
-            self._cancel.message = message
+        with _rarely:
+            if self._cancel is None:
+                self._cancel = _Cancel()
+        self._cancel.message = message
 
     @property
     def _asyncio_awaited_by(self) -> frozenset[Any] | None:  # asyncio's call graph

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("plait")
 T = TypeVar("T")
 
+UNCANCEL_RESCINDS = sys.version_info >= (3, 13)  # does the last uncancel() take back a cancel that is still due?
+
 PENDING, RETURNED, RAISED, CANCELLED = range(4)
 
 _stacks: Any = asyncio.base_tasks
@@ -104,6 +106,7 @@ class Join(Waiter):
 
     def _park(self, task: Task[Any]) -> None:
         if task is self._task:
+            task._waiting_for = None
             task._strand._ready.append(_Raise(task, RuntimeError(f"Task cannot await on itself: {task!r}")))
         else:
             super()._park(task)
@@ -116,6 +119,10 @@ class Join(Waiter):
 
     def cancel(self, msg: str | None = None) -> bool:
         return self._task.cancel(msg)
+
+    def result(self) -> Any:
+        """For a C Task, which throws it in where it was awaited."""
+        return self._task.result()
 
     def _deliver(self, _task: Task[Any]) -> None:
         self._fire()
@@ -263,10 +270,10 @@ class Task(Generic[T]):
                 current_tasks[strand] = strand._marked = self
             else:
                 mark(strand, self)
-        self._waiting_for = None
         coro = self._coro
-        if self._cancel is not None and exception is None:
-            exception = self._due_cancel(coro)
+        if self._cancel is not None:
+            exception = self._due_cancel(coro, exception)
+        self._waiting_for = None
         try:
             if exception is not None:
                 yielded = self._context.run(coro.throw, exception)
@@ -457,13 +464,20 @@ class Task(Generic[T]):
         cancel.must = True
         cancel.message = msg
 
-    def _due_cancel(self, coro: Any) -> CancelledError | None:
-        """The cancel to resume with, if there is one; one that is still on its way counts before the first step."""
+    def _due_cancel(self, coro: Any, exception: BaseException | None) -> BaseException | None:
+        """What to resume with: exception, unless a cancel is due. One that is still on its way counts before the first step.
+
+        As in asyncio the later of two cancels gives way to the error that the earlier one made, that of the future that it
+        cancelled.
+        """
         cancel = self._cancel
         assert cancel is not None
         if cancel.coming and _never_ran(coro):
             self._count_arrived()
-        return self._take_cancel()
+        error = self._take_cancel()
+        if error is None or isinstance(exception, CancelledError):
+            return exception
+        return _cancelled_by(self._waiting_for) or error
 
     def _count_arrived(self) -> None:
         """Before the first step: every cancel that is on its way is there, and due (T3)."""
@@ -499,7 +513,7 @@ class Task(Generic[T]):
         with _rarely:
             if cancel.asked > 0:
                 cancel.asked -= 1
-                if cancel.asked == 0:
+                if cancel.asked == 0 and UNCANCEL_RESCINDS:
                     cancel.must = False
             elif cancel.coming and not self._is_here():
                 cancel.coming.pop()
@@ -869,6 +883,22 @@ def unlisted_tasks() -> list[Any]:
 
 def _cancelled_error(message: Any) -> CancelledError:
     return CancelledError() if message is None else CancelledError(message)
+
+
+def _cancelled_by(waited_for: Any) -> CancelledError | None:
+    """The error of what a task waited for, if that was cancelled."""
+    if isinstance(waited_for, Waiter):
+        if not isinstance(waited_for, Join):
+            return None
+        waited_for = waited_for._task
+    if waited_for is not None:
+        try:
+            waited_for.result()
+        except CancelledError as error:
+            return error
+        except BaseException:
+            return None
+    return None
 
 
 def _never_ran(coro: Any) -> bool:

@@ -22,6 +22,8 @@ from asyncio.events import _get_running_loop
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
+from plait._rt.mark import unmark
+
 if TYPE_CHECKING:
     from contextvars import Context
 
@@ -47,6 +49,12 @@ class _Callback:
             pass
 
     def _wake(self, waiter: Waiter) -> None:
+        """Call it now: the waiter had its place in the queue."""
+        if self._strand is self._loop:
+            unmark(self._loop)
+        asyncio.Handle(self._call, (waiter,), self._loop, self._context)._run()  # type: ignore[attr-defined]
+
+    def _wake_soon(self, waiter: Waiter) -> None:
         self._loop.call_soon(self._call, waiter, context=self._context)
 
 
@@ -116,7 +124,7 @@ class Waiter:
             return self
         if state == PENDING:
             raise RuntimeError(f"{self!r} was resumed before what it waits for happened")
-        raise StopIteration(self.result())
+        raise StopIteration(self._collect() if state == DONE else self.result())
 
     def send(self, _value: Any) -> Any:
         return self.__next__()
@@ -142,7 +150,7 @@ class Waiter:
             return False
         if isinstance(self._sleeper, _Callback):
             self._sleeper._message = msg
-            self._sleeper._wake(self)
+            self._sleeper._wake_soon(self)
         return True
 
     def result(self) -> Any:

@@ -7,41 +7,66 @@ import logging
 import socket
 import sys
 from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
+from asyncio.events import _get_running_loop
+from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any
 
 from plait._rt.site import Site, site_of
 from plait._rt.strand import Strand, current_strand
+from plait._rt.thread_strand import _Stuck
 from plait.sync import Event
 
 logger = logging.getLogger("plait")
 
 ACCEPT_BATCH = 64
+LOOK_SECONDS = 0.25  # between two looks whether connections are stuck
 ACCEPT_RETRY = 1.0  # seconds to wait when the process is out of descriptors
 
 Handler = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 
 
-class Server:
-    """What `start_server` returns; the interface is asyncio.Server's, usable from any strand.
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What all connections of a server have in common."""
 
-    Listening sockets are owned by the accept strand: `close` posts to it. Connections go on after `close`.
+    handler: Handler
+    limit: int
+    ssl: SSLContext | None
+    ssl_options: dict[str, Any]
+    site: Site  # where the server was started, for the stall report
+
+
+class Server(asyncio.Server):
+    """What `start_server` returns: asyncio.Server's interface, as it is since 3.13, on every version; and `drain`.
+
+    Thread safety: every method, from any strand or thread, except that what is awaited needs a strand.
+
+    Invariants
+        V1  `_clients` has the strand of each connection from the accept until its socket is closed. The accept strand puts it
+            in; the connection's takes it out. Its value is None, or what a connection that isn't set up yet is to do then.
+        V2  `_lingering` has the strands whose handler goes on after that, with its task. A strand is put in before it is taken
+            out of `_clients`, so that who finds that empty finds all of these.
+        V3  `_stop` runs once, in the turn of the accept strand; nothing is accepted after it. It says that the server is
+            closed, then looks whether connections are left. Who takes one out does that first, and then looks whether the
+            server is closed. Whichever comes second sees the other's.
     """
 
-    def __init__(self, strand: Strand, sockets: list[socket.socket], accept: _Acceptor, home: Any) -> None:
-        self._strand, self._listening, self._accept, self._home = strand, sockets, accept, home
-        self._serving = self._closing = False
-        self._closed = Event()
-        self._forever: asyncio.Task[Any] | Any = None
+    def __init__(self, strand: Strand, sockets: list[socket.socket], settings: _Settings, home: Strand) -> None:
+        self._strand, self._listening, self._settings, self._home = strand, sockets, settings, home
+        self._serving = self._closing = self._awaited = False
+        self._clients: dict[Any, str | None] = {}
+        self._lingering: dict[Any, Any] = {}
+        self._closed, self._gone, self._drained = Event(), Event(), Event()
 
     @property
-    def sockets(self) -> tuple[Any, ...]:
+    def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets (wrapped as asyncio's), none once it is closed."""
-        if self._closing:
-            return ()
-        return tuple(asyncio.trsock.TransportSocket(sock) for sock in self._listening)  # type: ignore[attr-defined]
+        return () if self._closing else tuple(TransportSocket(sock) for sock in self._listening)  # type: ignore[misc]
 
-    def get_loop(self) -> Any:
+    def get_loop(self) -> Strand:
         """The strand that started it."""
         return self._home
 
@@ -50,7 +75,7 @@ class Server:
         return self._serving and not self._closing
 
     async def start_serving(self) -> None:
-        """Begin to accept, unless it does already."""
+        """Begin to accept, unless it does already; RuntimeError if it is closed."""
         if self._closing:
             raise RuntimeError(f"server {self!r} is closed")
         if not self._serving:
@@ -58,41 +83,103 @@ class Server:
             await self._strand.call(self._start())
 
     async def _start(self) -> None:
-        for sock in self._listening:
+        for sock in self._listening if not self._closing else ():
             self._strand._add_reader(sock, self._accept, sock)
 
     async def serve_forever(self) -> None:
-        """Accept until cancelled, or until `close`; then CancelledError is raised, as with asyncio.Server."""
-        if self._forever is not None:
+        """Accept until cancelled, or until `close`; then close the connections too, wait for them, and raise CancelledError.
+
+        It doesn't wait for connections whose strand is stuck in a step for longer than the end of a run would.
+        """
+        if self._awaited:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
-        await self.start_serving()
-        self._forever = asyncio.current_task()
+        if self._closing:
+            raise RuntimeError(f"server {self!r} is closed")
+        self._awaited = True
         try:
+            await self.start_serving()
             await self._closed.wait()
             raise asyncio.CancelledError
+        except asyncio.CancelledError:
+            try:
+                self.close()
+                self.close_clients()
+                await self._clients_gone_or_stuck()
+            finally:
+                raise
         finally:
-            self._forever = None
-            self.close()
-            await self.wait_closed()
+            self._awaited = False
+
+    async def _clients_gone_or_stuck(self) -> None:
+        stuck = _Stuck(self._strand._pool)
+        while not (self._gone.is_set() or (self._clients and self._clients.keys() <= stuck.strands())):
+            try:
+                await asyncio.wait_for(self._gone.wait(), LOOK_SECONDS)
+            except TimeoutError:
+                pass
 
     def close(self) -> None:
-        """Stop listening; from any strand. Idempotent."""
+        """Stop listening; connections go on. Idempotent. If it is just accepting one, the sockets are closed after that."""
         if not self._closing:
             self._closing = True
-            self._strand.call_soon_threadsafe(self._close)
+            if self._strand._closed:
+                self._stop()  # the run is over, and nobody else there
+            elif not self._strand._run_if_idle(self._stop):
+                self._strand.call_soon_threadsafe(self._stop)
 
-    def _close(self) -> None:
+    def _stop(self) -> None:
         for sock in self._listening:
             self._strand._remove_reader(sock)
             sock.close()
         self._closed.set()
+        self._look()
+
+    def close_clients(self) -> None:
+        """Close the connections, as `writer.close()` does in each of their strands: what was written is sent."""
+        self._tell_clients("close")
+
+    def abort_clients(self) -> None:
+        """Close the connections without sending what was written."""
+        self._tell_clients("abort")
+
+    def _tell_clients(self, what: str) -> None:
+        running: Any = _get_running_loop()
+        for strand in list(self._clients):
+            if strand is running:
+                self._tell(strand, what)
+            elif not strand._closed:
+                strand.call_soon_threadsafe(self._tell, strand, what)
+
+    def _tell(self, strand: Strand, what: str) -> None:
+        """In the connection's strand."""
+        for raw in list(strand._transports.values()):
+            connection = raw._server
+            if isinstance(connection, _Connection) and connection.server is self:
+                getattr(connection._transport or raw, what)()  # type: ignore[attr-defined]
+                return
+        if strand in self._clients:
+            self._clients[strand] = what  # (V1)
 
     async def wait_closed(self) -> None:
-        """Wait until the listening sockets are closed."""
-        if self._closing:
-            await self._closed.wait()
+        """Wait until it is closed and all connections are gone, as asyncio's does since 3.12.1."""
+        await self._gone.wait()
 
-    async def __aenter__(self) -> Server:
+    async def drain(self) -> None:
+        """Close it and wait until all connections are gone and their handlers have ended.
+
+        It tells nobody to go: a time-out and `close_clients` or `abort_clients` do. A handler may go on after its connection
+        is gone; `wait_closed` doesn't wait for that. Not to be called in a handler, which would wait for itself.
+        """
+        self.close()
+        await self._drained.wait()
+
+    def _look(self) -> None:
+        if self._closed.is_set() and not self._clients:
+            self._gone.set()
+            if not self._lingering:
+                self._drained.set()
+
+    async def __aenter__(self) -> Server:  # type: ignore[override]
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -102,32 +189,16 @@ class Server:
     def __repr__(self) -> str:
         return f"<plait.Server sockets={self.sockets!r}>"
 
+    # Connections
 
-class _Protocol(StreamReaderProtocol):
-    """asyncio's, whose exception nobody has to ask for.
-
-    asyncio says that in `__del__`. Where several threads make objects, a free-threaded build may finalise the future before the
-    protocol that it is in a cycle with, and it complains: once for each client that went away, say.
-    """
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if exc is not None and not self._closed.cancelled():  # type: ignore[attr-defined]
-            self._closed.exception()  # type: ignore[attr-defined]
-
-
-class _Acceptor:
-    """The reader callback of a listening socket: each connection goes to a strand of its own."""
-
-    def __init__(self, strand: Strand, handler: Handler, limit: int, ssl: Any, ssl_options: dict[str, Any], site: Site) -> None:
-        self._strand, self._handler, self._limit, self._site = strand, handler, limit, site
-        self._ssl, self._ssl_options = ssl, ssl_options
-
-    def __call__(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        """The reader callback of a listening socket: each connection goes to a strand of its own."""
         for _ in range(ACCEPT_BATCH):
             try:
                 connection, peer = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except ConnectionAbortedError:
+                continue
+            except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 logger.exception("accept failed on %r; trying again in %.0f s", listening, ACCEPT_RETRY)
@@ -136,22 +207,107 @@ class _Acceptor:
                 return
             connection.setblocking(False)
             strand = self._strand._pool.new_strand(None, False)
-            strand.__dict__["_site"] = self._site  # for the stall report
+            strand.__dict__["_site"] = self._settings.site
+            self._clients[strand] = None
             strand.call_soon_threadsafe(self._connected, strand, connection, peer)
 
     def _resume(self, listening: socket.socket) -> None:
         if listening.fileno() >= 0:
-            self._strand._add_reader(listening, self, listening)
+            self._strand._add_reader(listening, self._accept, listening)
 
-    def _connected(self, strand: Strand, connection: socket.socket, peer: Any) -> None:
+    def _connected(self, strand: Strand, sock: socket.socket, peer: Any) -> None:
         """In the connection's strand."""
-        reader = StreamReader(limit=self._limit, loop=strand)
-        protocol = _Protocol(reader, self._handler, loop=strand)  # type: ignore[arg-type]
-        extra = {"peername": peer}
-        if self._ssl is None:
-            strand._make_socket_transport(connection, protocol, extra=extra)
-        else:
-            strand._make_ssl_transport(connection, protocol, self._ssl, server_side=True, extra=extra, **self._ssl_options)
+        settings = self._settings
+        options: dict[str, Any] = {"extra": {"peername": peer}}
+        try:
+            options["server"] = connection = _Connection(self, strand)
+            if settings.ssl is None:
+                strand._make_socket_transport(sock, connection, **options)
+            else:
+                options |= settings.ssl_options
+                strand._make_ssl_transport(sock, connection, settings.ssl, server_side=True, **options)
+        except BaseException:
+            sock.close()
+            self._lost(strand, None)
+            raise
+        what = self._clients[strand]
+        if what is not None:
+            self._tell(strand, what)
+
+    def _lost(self, strand: Strand, handling: Any) -> None:
+        """The connection of strand is gone, but handling, its task, goes on if there is one."""
+        if handling is not None:
+            self._lingering[strand] = handling
+        if self._clients.pop(strand, self) is not self:
+            self._look()
+
+    def _handled(self, strand: Strand) -> None:
+        if self._lingering.pop(strand, None) is not None:
+            self._look()
+
+
+class _Connection(StreamReaderProtocol):
+    """asyncio's protocol of a stream, for one connection of server; and what its transport takes for its server, which is told
+    when the socket was closed.
+
+    That nobody asked for its exception asyncio forgives in `__del__`. Where several threads make objects, a free-threaded build
+    may finalise the future before the protocol that it is in a cycle with, and it complains: once for each client that went
+    away, say. So `connection_lost` does.
+    """
+
+    _handling: Any = None  # the handler's task, until it is done
+
+    def __init__(self, server: Server, strand: Strand) -> None:
+        self.server = server
+        settings = server._settings
+        super().__init__(StreamReader(limit=settings.limit, loop=strand), settings.handler, loop=strand)  # type: ignore[arg-type]
+
+    def connection_made(self: Any, transport: Any) -> None:
+        """As asyncio's of 3.13, with one callback less to keep."""
+        reader, self._strong_reader = self._strong_reader, None
+        self._transport = transport
+        self._over_ssl = transport.get_extra_info("sslcontext") is not None
+        reader.set_transport(transport)
+        try:
+            result = self._client_connected_cb(reader, StreamWriter(transport, self, reader, self._loop))
+        except Exception as error:
+            self._failed(error)
+            return
+        if asyncio.iscoroutine(result):
+            self._handling = task = self._loop.create_task(result)
+            task.add_done_callback(self._handled, context=task.get_context())
+
+    def _handled(self: Any, task: asyncio.Task[Any]) -> None:
+        self._handling = None
+        if task.cancelled():
+            if self._transport is not None:
+                self._transport.close()
+        elif (error := task.exception()) is not None:
+            self._failed(error)
+        self.server._handled(self._loop)
+
+    def _failed(self: Any, error: BaseException) -> None:
+        message = "Unhandled exception in client_connected_cb"
+        self._loop.call_exception_handler({"message": message, "exception": error, "transport": self._transport})
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if exc is not None and not self._closed.cancelled():  # type: ignore[attr-defined]
+            self._closed.exception()  # type: ignore[attr-defined]
+
+    # What asyncio's transports ask of a server; up to 3.12 they don't say who they are
+
+    def _attach(self, _transport: Any = None) -> None:
+        pass
+
+    def _detach(self: Any, _transport: Any = None) -> None:
+        self.server._lost(self._loop, self._handling)
+
+    def __del__(self: Any) -> None:  # up to 3.12 a transport that nobody closed doesn't tell its server
+        super().__del__()
+        self._detach()
 
 
 async def start_server(
@@ -164,9 +320,10 @@ async def start_server(
     flags: int = socket.AI_PASSIVE,
     sock: socket.socket | None = None,
     backlog: int = 100,
-    ssl: Any = None,
+    ssl: SSLContext | None = None,
     reuse_address: bool | None = None,
     reuse_port: bool | None = None,
+    keep_alive: bool | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
     start_serving: bool = True,
@@ -179,6 +336,10 @@ async def start_server(
     """
     home = current_strand()
     options = {}
+    if isinstance(ssl, bool):
+        raise TypeError("ssl argument must be an SSLContext or None")
+    if limit <= 0:
+        raise ValueError("Limit cannot be <= 0")
     if ssl is not None:
         options = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
     elif ssl_handshake_timeout is not None or ssl_shutdown_timeout is not None:
@@ -193,14 +354,16 @@ async def start_server(
     bound._sockets = None  # ours now
     try:
         for listening in sockets:
+            if keep_alive:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listening.listen(backlog)
     except OSError:
         if sock is None:
             for listening in sockets:
                 listening.close()
         raise
-    acceptor = _Acceptor(strand, client_connected_cb, limit, ssl, options, site_of(sys._getframe(1)))
-    server = Server(strand, sockets, acceptor, home)
+    settings = _Settings(client_connected_cb, limit, ssl, options, site_of(sys._getframe(1)))
+    server = Server(strand, sockets, settings, home)
     if start_serving:
         await server.start_serving()
     return server

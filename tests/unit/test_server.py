@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import socket
 import struct
 import threading
@@ -12,7 +13,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from unit_helpers import LONG, collected, eventually, everywhere, forever, in_plait, other_strand, tls_contexts
+from unit_helpers import (
+    LONG,
+    collected,
+    eventually,
+    everywhere,
+    forever,
+    hear,
+    in_plait,
+    open_fds,
+    other_strand,
+    tls_contexts,
+)
 
 import plait
 
@@ -135,28 +147,181 @@ async def test_hundreds_of_connections() -> None:
 # asyncio.Server's interface
 
 
+def test_it_has_all_of_asyncios() -> None:
+    assert issubclass(plait.Server, asyncio.Server)
+    of_3_13 = {"close_clients", "abort_clients", "close", "wait_closed", "serve_forever", "start_serving", "sockets"}
+    for name in of_3_13 | {name for name in vars(asyncio.Server) if not name.startswith("_")}:
+        assert name in vars(plait.Server)
+
+
 @everywhere
-async def test_close_and_wait_closed() -> None:
+async def test_wait_closed_waits_for_the_close_and_for_the_connections() -> None:
     server = await plait.start_server(echo, "127.0.0.1", 0)
     assert server.is_serving()
     assert server.get_loop() is plait.current_strand()
     (listening,) = server.sockets
     address = listening.getsockname()
     assert address[1] > 0
+    waits = [asyncio.create_task(server.wait_closed()), plait.spawn(server.wait_closed())]
     async with connected(server) as (reader, writer):
         writer.write(b"before\n")
         assert await reader.readline() == b"before\n"
         server.close()
         server.close()
-        await asyncio.wait_for(server.wait_closed(), LONG)
+        await plait.sleep(0.01)
+        assert not any(wait.done() for wait in waits)
         assert not server.is_serving()
         assert server.sockets == ()
         writer.write(b"after\n")  # connections go on
         assert await reader.readline() == b"after\n"
+    await asyncio.wait_for(asyncio.gather(*waits), LONG)
+    await server.wait_closed()
     with pytest.raises(OSError, match="onnect"):
         await asyncio.open_connection(*address)
-    with pytest.raises(RuntimeError, match="closed"):
-        await server.start_serving()
+    for refused in (server.start_serving, server.serve_forever):
+        with pytest.raises(RuntimeError, match="closed"):
+            await refused()
+
+
+@in_plait
+async def test_wait_closed_of_an_open_server_without_connections_waits() -> None:
+    server = await plait.start_server(echo, "127.0.0.1", 0)
+    wait = asyncio.create_task(server.wait_closed())
+    await plait.sleep(0.005)
+    assert not wait.done()
+    server.close()
+    await asyncio.wait_for(wait, LONG)
+
+
+@everywhere
+async def test_its_port_is_free_when_it_is_closed() -> None:
+    """asyncio's `close` closes the sockets before it returns."""
+    server = await plait.start_server(echo, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    async with connected(server) as (reader, writer):
+        writer.write(b"x\n")
+        assert await reader.readline() == b"x\n"
+        await plait.sleep(0.01)  # the accept strand is idle again
+        server.close()
+        async with await plait.start_server(echo, *address) as again:
+            assert await ask(again, b"y\n") == b"y\n"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("what", ["close_clients", "abort_clients"])
+def test_clients_are_told_to_go(what: str, tls: bool) -> None:
+    theirs, ours = tls_contexts() if tls else (None, None)
+    more: dict[str, Any] = {"ssl": ours, "server_hostname": "localhost"} if tls else {}
+
+    async def main() -> None:
+        for tell_from in (other_strand, plait.to_thread):
+            server = await plait.start_server(echo, "127.0.0.1", 0, ssl=theirs)
+            async with connected(server, **more) as one, connected(server, **more) as two:
+                for reader, writer in (one, two):
+                    writer.write(b"x\n")
+                    assert await reader.readline() == b"x\n"
+                server.close()
+                await tell_from(getattr(server, what))
+                for reader, _ in (one, two):
+                    with contextlib.suppress(OSError):
+                        assert await asyncio.wait_for(reader.read(), LONG) == b""
+                await asyncio.wait_for(server.wait_closed(), LONG)
+
+    plait.run(main(), workers=2)
+
+
+@in_plait
+async def test_a_client_in_its_handshake_is_told_to_go() -> None:
+    theirs, _ = tls_contexts()
+    server = await plait.start_server(echo, "127.0.0.1", 0, ssl=theirs)
+    async with connected(server) as (reader, writer):  # it never says hello
+        await eventually(lambda: server._clients)
+        server.close()
+        server.close_clients()
+        assert await asyncio.wait_for(reader.read(), LONG) == b""
+        await asyncio.wait_for(server.wait_closed(), LONG)
+
+
+@in_plait
+async def test_a_connection_that_became_tls_is_told_to_go() -> None:
+    theirs, ours = tls_contexts()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await writer.start_tls(theirs)
+        await echo(reader, writer)
+
+    server = await plait.start_server(handle, "127.0.0.1", 0)
+    async with connected(server) as (reader, writer):
+        await writer.start_tls(ours, server_hostname="localhost")
+        writer.write(b"x\n")
+        assert await asyncio.wait_for(reader.readline(), LONG) == b"x\n"
+        server.close()
+        server.close_clients()
+        assert await asyncio.wait_for(reader.read(), LONG) == b""
+    await asyncio.wait_for(server.wait_closed(), LONG)
+
+
+@everywhere
+async def test_drain_waits_for_handlers_that_go_on_without_their_connection() -> None:
+    closed, go, ended = plait.Event(), plait.Event(), threading.Event()
+
+    async def handle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+        await go.wait()
+        ended.set()
+
+    server = await plait.start_server(handle, "127.0.0.1", 0)
+    assert await ask(server, b"") == b""
+    await closed.wait()
+    drained = asyncio.create_task(server.drain())
+    await asyncio.wait_for(server.wait_closed(), LONG)
+    assert not server.is_serving()
+    assert not drained.done()
+    go.set()
+    await asyncio.wait_for(drained, LONG)
+    assert ended.is_set()
+    await server.drain()
+
+
+@in_plait
+async def test_a_connection_that_was_left_without_a_word_is_not_waited_for() -> None:
+    """Its transport complains, as asyncio's."""
+
+    async def handle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # so that nothing refers to it any more
+        paused.set()
+
+    paused = plait.Event()
+    server = await plait.start_server(handle, "127.0.0.1", 0)
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        async with connected(server):
+            await paused.wait()
+            await eventually(lambda: collected(lambda: server._clients or None))
+    server.close()
+    await asyncio.wait_for(server.drain(), LONG)
+
+
+@in_plait
+async def test_closed_twice_and_after_the_run() -> None:
+    server = await plait.start_server(echo, "127.0.0.1", 0)
+    servers.append(server)
+
+
+servers: list[plait.Server] = []
+
+
+def test_a_server_of_a_finished_run_is_closed_all_the_same() -> None:
+    test_closed_twice_and_after_the_run()
+    server = servers.pop()
+    listening = server._listening[0]
+    assert listening.fileno() >= 0
+    server.close()
+    server.close_clients()
+    server.close()
+    assert listening.fileno() < 0
+    assert server.sockets == ()
 
 
 @in_plait
@@ -183,15 +348,39 @@ async def test_serve_forever() -> None:
     assert not server.is_serving()
 
 
-@in_plait
-async def test_close_ends_serve_forever() -> None:
+@everywhere
+@pytest.mark.parametrize("how", ["close", "cancel"])
+async def test_the_end_of_serve_forever_is_the_end_of_the_connections(how: str) -> None:
     server = await plait.start_server(echo, "127.0.0.1", 0)
     serving = asyncio.create_task(server.serve_forever())
-    await asyncio.sleep(0.005)
-    server.close()
-    done, _ = await asyncio.wait([serving], timeout=LONG)
+    async with connected(server) as (reader, writer):
+        writer.write(b"x\n")
+        assert await reader.readline() == b"x\n"
+        server.close() if how == "close" else serving.cancel()
+        assert await asyncio.wait_for(reader.read(), LONG) == b""
+        done, _ = await asyncio.wait([serving], timeout=LONG)
     assert done
     assert serving.cancelled()
+
+
+@in_plait
+async def test_the_end_of_serve_forever_waits_for_no_stuck_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait._rt.thread_strand.SHUTDOWN_SECONDS", 0.2)
+    stuck, go = threading.Event(), threading.Event()
+
+    async def handle(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        stuck.set()
+        go.wait(LONG)
+
+    server = await plait.start_server(handle, "127.0.0.1", 0)
+    serving = asyncio.create_task(server.serve_forever())
+    async with connected(server):
+        await hear(stuck)
+        serving.cancel()
+        done, _ = await asyncio.wait([serving], timeout=LONG / 2)
+        assert done
+        go.set()
+    await asyncio.wait_for(server.drain(), LONG)
 
 
 @in_plait
@@ -266,6 +455,36 @@ async def test_a_raising_handler_is_reported_and_its_connection_closed(caplog: p
 
 
 @in_plait
+async def test_a_failing_handler_is_reported_as_asyncio_does(caplog: pytest.LogCaptureFixture) -> None:
+    def plain(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        raise ArithmeticError("plain")
+
+    async def later(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        raise ArithmeticError("later")
+
+    for handler in (plain, later):
+        caplog.clear()
+        async with await plait.start_server(handler, "127.0.0.1", 0) as server:
+            assert await ask(server, b"") == b""
+        (record,) = caplog.records
+        assert record.name == "asyncio"
+        assert record.getMessage().startswith("Unhandled exception in client_connected_cb\ntransport: <")
+        assert record.exc_info is not None
+        assert str(record.exc_info[1]) == handler.__name__
+
+
+@in_plait
+async def test_a_cancelled_handler_closes_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async def handle(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await forever()
+
+    async with await plait.start_server(handle, "127.0.0.1", 0) as server:
+        assert await ask(server, b"") == b""
+    assert caplog.records == []
+
+
+@in_plait
 async def test_a_handler_makes_tasks_and_asks_others() -> None:
     async def there(line: bytes) -> bytes:
         return line.upper()
@@ -313,6 +532,76 @@ async def test_clients_that_reset_harm_nobody() -> None:
             with socket.create_connection(server.sockets[0].getsockname()) as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert await ask(server, b"x\n") == b"x\n"
+
+
+@pytest.mark.parametrize("how", ["close", "close_clients", "abort_clients", "serve_forever"])
+def test_it_closes_while_clients_come_and_go(how: str) -> None:
+    """Whatever they do meanwhile, it ends, and holds nothing of them."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                writer.write(line)
+                if line == b"done\n":
+                    writer.close()
+                    await plait.sleep(0.001)  # and goes on for a while
+
+    def client(number: int) -> None:
+        rng = random.Random(number)
+        held = []
+        while not stop.is_set():
+            try:
+                sock = socket.create_connection(address, 0.1)
+            except OSError:
+                continue
+            held.append(sock)
+            if rng.random() < 0.3:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its close is a reset
+            with contextlib.suppress(OSError):
+                sock.sendall(rng.choice([b"", b"half", b"x\n", b"done\n"]))
+            if rng.random() < 0.7 or len(held) > 20:
+                held.pop(rng.randrange(len(held))).close()
+        for sock in held:  # which hang until then
+            sock.close()
+
+    async def main(server: plait.Server) -> None:
+        serving = asyncio.create_task(server.serve_forever())
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        await plait.sleep(0.05)
+        if how == "serve_forever":
+            serving.cancel()
+            await asyncio.wait([serving], timeout=LONG)
+        elif how == "close":
+            server.close()
+        else:
+            server.close()
+            for _ in range(3):
+                getattr(server, how)()
+                await plait.sleep(0)
+        stop.set()
+        await asyncio.wait_for(server.drain(), LONG)
+        await asyncio.wait([serving])
+        assert not server._clients
+        assert not server._lingering
+        for thread in threads:
+            await plait.to_thread(thread.join, LONG)
+
+    async def serve() -> None:
+        nonlocal address
+        for _ in range(3):
+            stop.clear()
+            server = await plait.start_server(handle, "127.0.0.1", 0, backlog=20)
+            address = server.sockets[0].getsockname()
+            await main(server)
+
+    address: Any = None
+    stop = threading.Event()
+    before = open_fds()
+    plait.run(serve(), workers=2)
+    gc.collect()
+    assert open_fds() == before
 
 
 @in_plait

@@ -40,7 +40,7 @@ from plait._rt.task import Task, check_coroutine, task_of
 from plait.errors import WrongStrand
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from plait._rt.pool import Pool
     from plait._rt.timers import Timers
@@ -192,6 +192,22 @@ class Strand(AsyncioFace):
             ready.remove(IDLE)
         except ValueError:
             return False  # a poster has it
+        return True
+
+    def _run_if_idle(self, action: Callable[[], object]) -> bool:
+        """Take the turn, and do action with it, if nobody has it and nothing is queued; from any thread. Did it?"""
+        ready = self._ready
+        try:
+            if ready[0] is not IDLE:
+                return False
+            ready.remove(IDLE)
+        except (IndexError, ValueError):
+            return False
+        try:
+            action()
+        finally:
+            if self._end_turn():
+                self._pool.schedule(self)
         return True
 
     def _ready_again(self, task: Task[Any]) -> None:

@@ -19,6 +19,7 @@ import os
 import queue
 import re
 import select
+import shlex
 import signal
 import socket
 import sqlite3
@@ -94,7 +95,8 @@ CAUSES: list[Any] = []
 def planted(
     kind: str, call: str | None, instead: str, where: str = "spawned", until: str = "began", detail: str = "", only: bool = True
 ) -> Any:
-    """Register a cause: a function that sets it up and returns the step with the line marked HERE."""
+    """Register a cause: a function that sets it up and returns the step with the line marked HERE. No call is named where
+    call is "", any where it is None."""
 
     def register(cause: Callable[[Plant], Step]) -> Any:
         if only:
@@ -486,6 +488,39 @@ def garbage_collection(plant: Plant) -> Step:
     return step
 
 
+# ---- more than one call on the line
+
+
+@planted("blocked", "time.sleep", "await plait.sleep(seconds)", "main spawned", "goes on", "clock_nanosleep")
+def nested_calls(plant: Plant) -> Step:
+    async def step() -> None:
+        while not plant.came.is_set():
+            time.sleep(float(str(1)))  # HERE
+
+    return step
+
+
+@planted("blocked", "subprocess.run", "asyncio.create_subprocess_exec")
+def argument_s_call(plant: Plant) -> Step:
+    reading, writing = plant.pipe()
+    plant.release(writing.close)
+
+    async def step() -> None:
+        subprocess.run(shlex.split("cat"), stdin=reading)  # HERE
+
+    return step
+
+
+@planted("cpu", "", f"{COMPUTE}{', ' if GIL_BUILD else '('}function", "main spawned")
+def loop_of_short_calls(plant: Plant) -> Step:
+    """None of them takes long."""
+
+    async def step() -> None:
+        while len(str(time.monotonic())) and not plant.came.is_set(): pass  # noqa: E701  # HERE  # fmt: skip
+
+    return step
+
+
 # ---- other places for a step to be
 
 
@@ -589,7 +624,7 @@ def test_a_planted_cause(
     where_it_may_be = {line, line - 1} if kind == "gil" or cause.__name__ == "power" else {line}
     assert (first.file, first.function) == (__file__, FUNCTIONS.get(cause.__name__, "step"))
     assert first.line in where_it_may_be
-    assert call is None or late or first.call == call
+    assert call is None or late or first.call == (call or None)
     assert detail in first.detail
     assert late or instead in (first.advice or "")
     assert first.state == "began"

@@ -29,6 +29,8 @@ FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 SIGNAL: int = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") and hasattr(faulthandler, "register") else 0
 _LINE = re.compile(rb'  File "(.*)", line (\d+) in (.*)')
 _RECENT = 0.090  # seconds; an answer to a question asked since then is of the same step, which has lasted longer
+_SPIN = 0.000_05  # seconds; less than the switch interval ever is (interval.py)
+_LOOKING = 0.002  # seconds; what a report of the monitor's may take
 _PATIENCE = 0.005  # seconds to wait for an answer: a thread that gets no core, or sleeps deeply (D), gives none
 _lock = threading.Lock()
 _file: int | None = None
@@ -58,6 +60,23 @@ def stack_of(vitals: Any) -> list[Frame]:
 def calls_of(ident: int) -> list[Call]:
     """What thread ident runs, in a few microseconds and without letting go of the GIL (where there is one)."""
     return calls_from(sys._current_frames().get(ident))
+
+
+def calls_if_native(vitals: Any) -> list[Call]:
+    """What the thread runs, if that is a C call that computes without the GIL; else [], where the machine lets us tell.
+
+    While we have the GIL, whose clock goes on is in such a call, and who waits for the GIL may have just come out of any.
+    """
+    until = Clock.monotonic() + _LOOKING
+    while Clock.monotonic() < until:
+        calls, began, clock = calls_of(vitals.ident), Clock.monotonic(), vitals.cpu_ns()
+        took = 0.0
+        while took < _SPIN:
+            took = Clock.monotonic() - began
+        if took < 2 * _SPIN and vitals.cpu_ns() - clock > took * 0.5e9:  # if it took longer we may have lost the GIL meanwhile
+            return calls
+        Clock.sleep(_SPIN)  # it may be that it gets no core
+    return []
 
 
 def calls_from(frame: FrameType | None) -> list[Call]:

@@ -22,7 +22,7 @@ import os
 import threading
 from asyncio import Handle
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,8 @@ from plait._rt.processor import items_of
 from plait._rt.task import Task
 from plait.diagnose import garbage
 from plait.diagnose.advice import advise
-from plait.diagnose.capture import FREE_THREADED, Frame, calls_of, frames_of, stack_of
-from plait.diagnose.source import call_at
+from plait.diagnose.capture import FREE_THREADED, Frame, calls_if_native, calls_of, frames_of, stack_of
+from plait.diagnose.line import call_at
 from plait.diagnose.verdict import OTHERS_DOING, Verdict, calls_a_wait, holder_of, judge
 
 logger = logging.getLogger("plait.stalls")
@@ -249,6 +249,8 @@ class Reporter:
         caught, watch.caught = watch.caught, None
         calls = garbage.calls_since(watch.vitals.ident, watch.since) if verdict.kind == "gc" else []
         calls = calls or (caught[0] if caught else [])
+        native = calls_if_native(watch.vitals) if verdict.kind == "cpu" and not (calls or FREE_THREADED) else []
+        calls = calls or native
         stack = frames_of(calls) if calls else stack_of(watch.vitals)
         if not stack and Clock.monotonic() - watch.since < ERROR_AFTER:
             return None  # no answer yet
@@ -257,17 +259,18 @@ class Reporter:
         if at is None or is_plaits(at.file):
             return None
         call = callback_name(what) if task is None and is_librarys(at.file) else None
-        if verdict.kind == "starved" and calls_a_wait(stack, call_at(at)):
+        if verdict.kind == "starved" and calls_a_wait(stack, _call_of(stack, at, verdict.kind)):
             verdict = Verdict("lock")
         if verdict.kind == "lock":
-            verdict = Verdict("lock", holder_of(watch.vitals.ident, call_at(at)))
+            verdict = Verdict("lock", holder_of(watch.vitals.ident, _call_of(stack, at, verdict.kind)))
         name = task.get_name() if task is not None else f"callback {callback_name(what)}"
         own = watch.strand is watch.holder
         waiting = sum(item is not watch for item in items_of(watch.strand._ready)) if own else pool.queued()
         if not caught and not _same_turn(pool, watch):
             return None
         place = self._places.setdefault((at.file, at.line, at.function, verdict.kind), _Place())
-        place.at = at
+        unsure = verdict.kind == "cpu" and not (caught or native or FREE_THREADED) and at is stack[0]
+        place.at = dataclasses.replace(at, position=None) if unsure else at  # it may have just come out of the call it seems in
         return place, Stall(
             file=at.file, line=at.line, function=at.function, call=call, kind=verdict.kind, detail=verdict.detail,
             seconds=watch.lasted(), state="began", times=0, task=name,
@@ -341,7 +344,7 @@ class Reporter:
                 logger.exception("plait failed to report a stall")
 
     def _tell_one(self, stall: Stall, at: Frame | None, level: int) -> None:
-        call = stall.call or (call_at(at) if at is not None else None)
+        call = stall.call or (_call_of(stall.stack, at, stall.kind, stall.detail) if at is not None else None)
         stall = dataclasses.replace(stall, call=call, advice=advise(stall.stack, call, stall.kind, FREE_THREADED))
         logger.log(level, "%s", stall.as_json() if self._json else stall)
         if self._on_stall is not None:
@@ -349,6 +352,18 @@ class Reporter:
                 self._on_stall(stall)
             except Exception:
                 logger.exception("on_stall raised")
+
+
+def _call_of(stack: Sequence[Frame], at: Frame, kind: str, detail: str = "") -> str | None:
+    """The call that `at`, one of the stack's frames, is in."""
+    depth = next((index for index, frame in enumerate(stack) if _same_line(frame, at)), -1)
+    if depth < 0:
+        return None  # where a coroutine begins: it runs no line there
+    return call_at(at, stack[depth - 1] if depth else None, kind, detail)
+
+
+def _same_line(one: Frame, other: Frame) -> bool:
+    return (one.file, one.line, one.function) == (other.file, other.line, other.function)
 
 
 def _level(stall: Stall) -> int:

@@ -1,56 +1,64 @@
-"""What the source says at a place: which call a frame is in."""
+"""What the source says at a place: which call a frame is in.
+
+Where the place in the line is known (a GIL build), the code there is that call, or the frame is in none. Where only the line is
+(a stack that a signal handler wrote, or Python without debug ranges): line.py.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
 import linecache
+from collections.abc import Iterator
+from typing import TypeVar
 
 from plait.diagnose.capture import Frame
 
-# What a line may be: a statement, the head of one, either of them in a coroutine, an `elif` or `else`, an `except` or `finally`
-_FORMS = ("{}", "{} pass", "async def f():\n {}", "async def f():\n {} pass", "if 1: pass\n{} pass", "try: pass\n{} pass")
+N = TypeVar("N", bound=ast.AST)
+ENTERS = ("__enter__", "__exit__", "__aenter__", "__aexit__")
+# What a line may be: a statement, the head of one, an `elif` or `else`, an `except` or `finally`
+_FORMS = ("{}", "{} pass", "if 1: pass\n{} pass", "try: pass\n{} pass")
 
 
-def call_at(frame: Frame) -> str | None:
-    """The call that frame is in, as the source names it (`time.sleep`), or `with lock`; None if the line doesn't tell."""
-    text = linecache.getline(frame.file, frame.line).strip()
-    if not text:
-        return None
-    tree = _parsed_line(text)
-    if tree is None:
-        tree, line, position = _parsed_file(frame.file), frame.line, frame.position
-    else:  # of the line alone, in which places are other ones
-        line, position = 0, None
-    if tree is None:
-        return None
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _holds(node, line)]
-    exact = [node for node in calls if _place(node) == position]
-    if frame.position is not None and not exact:
-        segment = text_at(frame)
-        exact = [node for node in calls if segment is not None and ast.unparse(node) == segment] or []
-    found = exact or calls
-    if found:
-        return ast.unparse(min(found, key=_extent).func)
-    withs = [node for node in ast.walk(tree) if isinstance(node, ast.With) and (line == 0 or node.lineno == line)]
-    return f"with {ast.unparse(withs[0].items[0].context_expr)}" if withs else None
+def call_at_place(frame: Frame, inner: Frame | None, kind: str) -> str | None:
+    """The call that frame is in, as the source names it (`time.sleep`), or `with lock`; None if it is in none.
+
+    inner: the frame that it called, if there is one; kind: the verdict.
+    """
+    assert frame.position is not None
+    _, end, _, stop = frame.position
+    before, text = _around(frame)
+    node = _expression(text)
+    if node is None:
+        return _at_head(frame)
+    if isinstance(node, ast.Await):
+        node = node.value
+    if isinstance(node, ast.Call):
+        if before.endswith("."):  # its place begins with the attribute, where that is on a line of its own
+            node = next((call for call in _nodes(frame.file, ast.Call) if _end(call) == (end, stop)), node)
+        entered = inner is None and kind == "lock" and before.endswith("with")
+        if entered or (inner is not None and inner.function in ENTERS and last_name(node) != inner.function):
+            return entering(node, inner)
+        return ast.unparse(node.func)
+    if before.endswith("@"):
+        return ast.unparse(node)
+    heads = (item.context_expr for item in _nodes(frame.file, ast.withitem))
+    entered_here = any((*_start(head), *_end(head)) == _ordered(frame) for head in heads)
+    return entering(node, inner) if entered_here else None
 
 
-def text_at(frame: Frame) -> str | None:
-    """The code of the call that runs, in ast's own spelling; None where its place isn't known or it isn't on one line."""
-    if frame.position is None:
-        return None
-    line, end, start, stop = frame.position
-    if line != end:
-        return None
-    source = linecache.getline(frame.file, line).encode()[start:stop].decode(errors="replace")
-    try:
-        return ast.unparse(ast.parse(source, mode="eval"))
-    except (SyntaxError, ValueError):
-        return None
+def entering(node: ast.expr, inner: Frame | None) -> str:
+    """What to call it that node is entered, or left, by that frame."""
+    asynchronous = inner is not None and inner.function.startswith("__a")
+    return f"{'async ' if asynchronous else ''}with {ast.unparse(node)}"
 
 
-def _parsed_line(text: str) -> ast.AST | None:
+def last_name(call: ast.Call) -> str:
+    """`sleep` of `time.sleep(1)`."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def parsed_line(text: str) -> ast.Module | None:
     """A line by itself, if it is a whole statement or the head of one. (A file of a thousand lines takes 4 ms to parse.)"""
     for form in _FORMS:
         try:
@@ -61,20 +69,54 @@ def _parsed_line(text: str) -> ast.AST | None:
 
 
 @functools.lru_cache(8)
-def _parsed_file(file: str) -> ast.AST | None:
+def parsed_file(file: str) -> ast.Module | None:
+    """The file, if it can be had and is Python."""
     try:
         return ast.parse("".join(linecache.getlines(file)))
     except (SyntaxError, ValueError):
         return None
 
 
-def _holds(node: ast.Call, line: int) -> bool:
-    return line == 0 or node.lineno <= line <= (node.end_lineno or node.lineno)
+def _around(frame: Frame) -> tuple[str, str]:
+    """The code at frame's place, and what stands before it on its line."""
+    line, end, start, stop = frame.position or (0, 0, 0, 0)
+    lines = [linecache.getline(frame.file, number).encode() for number in range(line, end + 1)]
+    lines[-1] = lines[-1][:stop]
+    before, lines[0] = lines[0][:start], lines[0][start:]
+    return before.decode(errors="replace").rstrip(), b"".join(lines).decode(errors="replace")
 
 
-def _place(node: ast.Call) -> tuple[int, int, int, int]:
-    return node.lineno, node.end_lineno or 0, node.col_offset, node.end_col_offset or 0
+def _expression(text: str) -> ast.expr | None:
+    try:
+        return ast.parse(f"({text})", mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
 
 
-def _extent(node: ast.Call) -> tuple[int, int]:
-    return (node.end_lineno or 0) - node.lineno, (node.end_col_offset or 0) - node.col_offset
+def _at_head(frame: Frame) -> str | None:
+    """The place is a whole `with` or `for` (up to 3.11, and of `async for`): what it enters, or goes through."""
+    found = [node for node in _nodes(frame.file, ast.stmt) if (*_start(node), *_end(node)) == _ordered(frame)]
+    head = found[0] if found else None
+    if isinstance(head, ast.With | ast.AsyncWith):
+        word = "with" if isinstance(head, ast.With) else "async with"
+        return f"{word} {', '.join(ast.unparse(item.context_expr) for item in head.items)}"
+    goes = head.iter if isinstance(head, ast.For | ast.AsyncFor) else None
+    return ast.unparse(goes.func) if isinstance(goes, ast.Call) else None
+
+
+def _nodes(file: str, kind: type[N]) -> Iterator[N]:
+    tree = parsed_file(file)
+    return (node for node in ast.walk(tree) if isinstance(node, kind)) if tree is not None else iter(())
+
+
+def _ordered(frame: Frame) -> tuple[int, int, int, int]:
+    line, end, start, stop = frame.position or (0, 0, 0, 0)
+    return line, start, end, stop
+
+
+def _start(node: ast.expr | ast.stmt) -> tuple[int, int]:
+    return node.lineno, node.col_offset
+
+
+def _end(node: ast.expr | ast.stmt) -> tuple[int, int]:
+    return node.end_lineno or 0, node.end_col_offset or 0

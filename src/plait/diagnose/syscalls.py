@@ -21,6 +21,38 @@ _GENERIC = {  # arm64, riscv64 and what came after
     211: "sendmsg", 212: "recvmsg", 242: "accept4", 243: "recvmmsg", 260: "wait4", 269: "sendmmsg", 285: "copy_file_range",
 }  # fmt: skip
 
+_READS = "read readline readlines readinto read1 recv recv_bytes input getpass load next list get_password"
+_RECEIVES = "recv recv_into recvfrom recvfrom_into recvmsg recvmsg_into read readline do_handshake"
+_SENDS = "send sendall sendto sendmsg sendmsg_afalg write"
+_WAITS = "wait waitpid wait3 wait4 waitid system communicate poll"
+_POLLS = f"select poll wait epoll {_RECEIVES} {_SENDS} accept connect"  # sockets with a time-out poll first
+CALLERS = {
+    name: frozenset(callers.split())
+    for names, callers in {
+        "nanosleep clock_nanosleep": "sleep",
+        "read pread64 readv": _READS,
+        "write pwrite64 writev": "write writelines print flush dump send close",
+        "recvfrom recvmsg recvmmsg": _RECEIVES,
+        "sendto sendmsg sendmmsg": _SENDS,
+        "connect": "connect connect_ex create_connection",
+        "accept accept4": "accept",
+        "wait4 waitid": _WAITS,
+        "poll ppoll select pselect6": _POLLS,
+        "epoll_wait epoll_pwait": "poll select",
+        "flock": "flock lockf",
+        "fcntl": "lockf fcntl flock",
+        "ioctl": "ioctl",
+        "fsync fdatasync sync": "fsync fdatasync sync",
+        "open openat": "open fdopen",
+        "getdents getdents64": "listdir scandir",
+        "rt_sigtimedwait": "sigwait sigwaitinfo sigtimedwait",
+        "pause": "pause",
+        "futex": "acquire wait wait_for join get put result shutdown as_completed recv map",
+    }.items()
+    for name in names.split()
+}
+"""The functions that make them, by the last part of their names: the usual ones."""
+
 NAMES = _X86_64 if MACHINE == "x86_64" else _GENERIC
 
 

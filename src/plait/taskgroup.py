@@ -35,10 +35,10 @@ class TaskGroup(asyncio.TaskGroup):
             goes on until `_finished` is empty. So when the parent leaves, or waits, a last reap comes after the last child.
         G4  A child made in another strand while the group aborts is cancelled by its maker or by `_abort`: the one adds and
             looks, the other says and cancels.
-        G5  A child joins and is waited for, or is refused: its maker asks and adds under `_gate`, and the parent's strand, which
-            alone takes children out, shuts the gate (`_over`) under it when the last one is out and the block was left. The lock
-            is re-entrant, for finalisers and signal handlers; one that comes by in the middle of `_shut` adds before `_over` is
-            raised, and is seen, or asks after, and is refused.
+        G5  A child joins and is waited for, or is refused: its maker asks and adds under `_gate`. The parent's strand, which
+            alone takes children out, shuts it (`_over`) under the same lock when the last one is out and the block was left.
+            The lock is re-entrant: a finaliser or signal handler in the middle of `_shut` adds before `_over` is raised, and
+            is seen, or asks after that, and is refused.
     """
 
     _loop: Strand

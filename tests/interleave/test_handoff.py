@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from plait._rt import worker as worker_module
 from plait._rt.strand import LOOK_AGAIN
+from plait._rt.worker import Worker
 from plait.runtime import checkpoint
 
 from .baton import seeds
@@ -60,3 +62,61 @@ def test_handoff_against_end_of_step(workers: int) -> None:
             holders = [worker for worker in r.workers if worker.proc is not None]
             r.expect(len(holders) == workers, f"{len(holders)} hold {workers} processors")
             r.expect({w.proc for w in holders} == set(pool.processors), "H1: two workers hold one processor")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_thread_for_the_heir(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives threads to some heirs, and spares go soon: no processor is lost, and all that is queued is run.
+
+    Mutation caught: the processor is taken away before the heir has its thread, and given back when there is none.
+    """
+    for seed in seeds():
+        with rig(seed, (*SCHEDULING, "_rt/handoff.py"), workers) as r, monkeypatch.context() as patch:
+            pool, log, start = r.pool, [], Worker.start  # type: ignore[var-annotated]
+            strands = [r.strand() for _ in range(2)]
+            tasks = [r.spawn(_busy(r, strand, log, 4), strand) for strand in strands]
+
+            def start_or_not(worker: Worker, r: Any = r, start: Any = start) -> None:
+                r.schedule.point()
+                if r.rng.random() < 0.6:
+                    raise RuntimeError("can't start new thread")
+                start(worker)
+
+            patch.setattr(Worker, "start", start_or_not)
+            patch.setattr(worker_module, "SPARE_SECONDS", 0.5)
+            lost: list[Worker] = []
+
+            def worker_ended(worker: Worker, r: Any = r, lost: Any = lost, ended: Any = pool.worker_ended) -> None:
+                if worker.proc is not None and not r.schedule.over:
+                    lost.append(worker)
+                ended(worker)
+
+            pool.worker_ended = worker_ended  # type: ignore[method-assign]
+
+            def hand_off(r: Any = r, pool: Any = pool) -> None:
+                for _ in range(4):
+                    r.schedule.wait(lambda: any(w.running is not None for w in pool.workers), 5.0)
+                    for worker in list(pool.workers):
+                        running = worker.running
+                        if running is not None and worker.proc is not None:
+                            if pool.handoff.give(worker):
+                                running._post(LOOK_AGAIN)
+                            break
+
+            def post(r: Any = r, strand: Any = strands[0], log: Any = log) -> None:
+                for number in range(3):
+                    r.pause()
+                    strand._post(Item(r, strand, f"item{number}", log))
+
+            r.actor("monitor", hand_off)
+            r.actor("another giver", hand_off)
+            r.actor("poster", post)
+            r.run()
+            r.expect(all(task.done() for task in tasks), f"{tasks}; queues {[p.queue for p in pool.processors]}")
+            r.expect(log.count("step") == 8 and len(log) == 11, f"ran {log}")
+            r.check_quiet(*strands)
+            holders = [worker for worker in r.workers if worker.proc is not None]
+            r.expect(not lost, "a thread ended with a processor")
+            r.expect(
+                len(holders) == workers and {w.proc for w in holders} == set(pool.processors), f"H1: {len(holders)} hold one"
+            )

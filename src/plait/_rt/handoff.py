@@ -11,6 +11,9 @@ that is known to block (points.py).
         or sit at the poller, without one. So it looks again whether the processor is its own after it queued, and wakes
         somebody else when it stops to serve.
     H4  `workers` is appended to first and counted after, so the cap holds with several givers at once.
+    H5  Nothing is taken before there is a thread to take it to, so nothing is ever given back: a processor given back to a
+        worker that was about to become a spare, or to end, was lost. An heir is no spare: who took it out of `spares`, or
+        started it, rings its bell once, with a processor for it or without.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
-    from plait._rt.processor import Processor
     from plait._rt.worker import Worker
 
 logger = logging.getLogger("plait")
@@ -47,27 +49,18 @@ class HandOff:
         processor = worker.proc
         if processor is None:
             return False
-        heir, fresh = self._spare(), False
+        heir = self._spare() or self._new()
         if heir is None:
-            heir, fresh = self._new(), True
-            if heir is None:
-                return False
+            return False
         try:
             processor.holder.remove(worker)  # H1
         except ValueError:
-            self._not_needed(heir, fresh)
+            heir.bell.release()  # another giver was quicker: it becomes a spare
             return False
         worker.proc = None
         heir.proc = processor
         processor.holder.append(heir)
-        if not fresh:
-            heir.bell.release()
-            return True
-        try:
-            heir.start()
-        except RuntimeError:  # the system gives no more threads
-            self._take_back(worker, processor, heir)
-            return False
+        heir.bell.release()
         return True
 
     def _spare(self) -> Worker | None:
@@ -81,30 +74,18 @@ class HandOff:
             spare.bell.release()  # it ends
 
     def _new(self) -> Worker | None:
+        """A worker whose thread waits for its bell; None at the cap, or if the system gives no more threads."""
         pool = self._pool
         worker = pool.new_worker(None)
-        if len(pool.workers) > pool.options.max_threads:
-            pool.workers.remove(worker)
-            self._say_at_cap()
-            return None
-        return worker
-
-    def _not_needed(self, heir: Worker, fresh: bool) -> None:
-        """Another giver was quicker."""
-        if fresh:
-            self._pool.workers.remove(heir)
-        else:
-            heir.bell.release()  # it becomes a spare again
-
-    def _take_back(self, worker: Worker, processor: Processor, heir: Worker) -> None:
-        """The heir's thread can't be started: the stuck worker keeps its processor after all."""
-        self._pool.workers.remove(heir)
-        heir.proc = None
-        processor.holder[:] = [worker]
-        worker.proc = processor
-        if worker in self._pool.spares:  # it was done meanwhile, and waits
-            self._pool.ring_spare(worker)
+        if len(pool.workers) <= pool.options.max_threads:
+            try:
+                worker.start()
+                return worker
+            except RuntimeError:
+                pass
+        pool.workers.remove(worker)
         self._say_at_cap()
+        return None
 
     def _say_at_cap(self) -> None:
         self.at_cap += 1

@@ -5,8 +5,8 @@ Ownership
     not the one it serves, the worker gives back what it holds and becomes a spare.
     `running` and `batch` are written by the worker at each turn, and read by the monitor: two looks that find the same pair
     have perhaps met the same turn (the monitor posts its watch to the strand to be sure).
-    `bell` is a lock used as a binary semaphore: whoever took its release out of `parked`, or the worker out of `spares`,
-    releases it, once.
+    `bell` is a lock used as a binary semaphore: whoever took its release out of `parked`, or the worker out of `spares`, or
+    started it as an heir, releases it, once.
     `vitals` has what others may ask of the thread.
 """
 
@@ -99,7 +99,8 @@ class Worker:
         self.unused: Strand | None = None  # a strand for the next task that starts
         self.left = LeftStrand(pool.main)
         self.bell = threading.Lock()
-        self.bell.acquire()
+        if proc is None:
+            self.bell.acquire()  # else it has rung: there is a processor
         self.vitals = Vitals()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._main, name=f"plait-worker-{number}", daemon=True)
@@ -113,6 +114,7 @@ class Worker:
         self.vitals.begin()
         self.own_refs = self._count_own_refs()
         sys.set_asyncgen_hooks(*hooks)
+        self.bell.acquire()  # an heir is no spare before it was rung for (H5)
         try:
             while not self.pool.stopping and (self.proc is not None or self._wait_for_processor()):
                 self._serve()
@@ -145,6 +147,8 @@ class Worker:
         full = True
         while self.proc is proc and not pool.stopping:
             self.batch += 1
+            if self.retired and pool.handoff.may_give(self) and pool.handoff.give(self):
+                break  # it was told so late, when it had its next processor
             try:
                 full = self._round(proc, full)
             except (KeyboardInterrupt, SystemExit) as stop:

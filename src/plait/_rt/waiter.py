@@ -51,7 +51,7 @@ class _Callback:
     def _wake(self, waiter: Waiter) -> None:
         """Call it now: the waiter had its place in the queue."""
         if self._strand is self._loop:
-            unmark(self._loop)
+            unmark(self._loop)  # type: ignore[arg-type]
         asyncio.Handle(self._call, (waiter,), self._loop, self._context)._run()  # type: ignore[attr-defined]
 
     def _wake_soon(self, waiter: Waiter) -> None:

@@ -93,7 +93,7 @@ def test_timer_against_sleep(workers: int) -> None:
     """A timer is run once, not before its time, and nobody oversleeps it: at its time at the latest somebody is awake.
 
     Mutations caught: `park` asks for the deadline before it publishes how long it sleeps; `_add_timer` looks before it adds;
-    another worker's park writes `_sleeps_until`; `deadline` takes a heap that is being filled for an empty one.
+    another worker's park writes `sleeps_until`; `deadline` takes a heap that is being filled for an empty one.
     """
     for seed in seeds(300):
         with rig(seed, TIMING[seed % 3], workers) as r:
@@ -195,7 +195,7 @@ def test_what_becomes_due_beside_a_stuck_worker(workers: int, what: str) -> None
 def test_timer_for_sleepers() -> None:
     """Workers come to rest in any order; a timer added after that wakes one of them in time.
 
-    Mutation caught: a worker that does not sit at the poller writes `_sleeps_until` all the same.
+    Mutation caught: a worker that does not sit at the poller writes `sleeps_until` all the same.
     """
     for seed in seeds(600):
         with rig(seed, ("_rt/idle.py",), 2) as r:

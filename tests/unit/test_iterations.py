@@ -129,7 +129,7 @@ async def test_a_timer_is_heard_while_the_step_that_follows_blocks() -> None:
         for _ in range(8):
             plait.spawn(plait.sleep(0))  # wakes the other worker, which then settles at the poller, for ever
         until = time.monotonic() + LONG
-        while idle._sleeps_until != math.inf and time.monotonic() < until:
+        while idle.sleeps_until != math.inf and time.monotonic() < until:
             await plait.checkpoint()
         task = plait.spawn(sleeper())
         await plait.checkpoint()
@@ -390,10 +390,10 @@ async def test_a_round_that_fails_loses_no_processor(monkeypatch: pytest.MonkeyP
     await plait.spawn(plait.sleep(0))
     look, failures = type(pool.processors[0]).look, iter(range(4))
 
-    def fails(processor: Any, glance: bool) -> None:
+    def fails(processor: Any, glance: bool) -> bool:
         if next(failures, None) is not None:
             raise OSError("the poller is broken")
-        look(processor, glance)
+        return look(processor, glance)
 
     monkeypatch.setattr(type(pool.processors[0]), "look", fails)
     assert await asyncio.gather(*(plait.spawn(plait.sleep(0.001, number)) for number in range(20))) == list(range(20))

@@ -38,12 +38,12 @@ _AWAKE = -math.inf
 class Idle:
     """The parked workers of a pool."""
 
-    __slots__ = ("_pool", "_seat", "_sleeps_until", "parked")
+    __slots__ = ("_pool", "_seat", "parked", "sleeps_until")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._seat = Lock()
-        self._sleeps_until = _AWAKE
+        self.sleeps_until = _AWAKE  # until when who sits at the poller sleeps; who adds an earlier timer wakes it
         self.parked: list[Callable[[], None]] = []
 
     def notify(self) -> None:
@@ -58,11 +58,6 @@ class Idle:
         """Wake them all."""
         while self.parked:
             self.notify()
-
-    def sleep_no_longer_than(self, when: float) -> None:
-        """A timer was added: end a sleep that goes on beyond when."""
-        if when < self._sleeps_until:
-            self._pool.poller.wake()
 
     def nobody_polls(self) -> bool:
         """Is the seat at the poller empty? For the monitor: a hint."""
@@ -80,10 +75,10 @@ class Idle:
         """Sleep until there may be something to do. The worker's queue is empty."""
         if self._seat.acquire(False):
             try:
-                self._sleeps_until = math.inf
+                self.sleeps_until = math.inf
                 self._park_at_poller()
             finally:
-                self._sleeps_until = _AWAKE
+                self.sleeps_until = _AWAKE
                 self._seat.release()
         else:
             self._park_at_bell(worker.bell)
@@ -99,8 +94,8 @@ class Idle:
                 pass  # a wake is owed (I2)
         else:
             deadline = pool.timers.deadline(Clock.monotonic())
-            if deadline is not None:
-                self.sleep_no_longer_than(deadline)
+            if deadline is not None and deadline < self.sleeps_until:
+                pool.poller.wake()
         bell.acquire()
 
     def _park_at_poller(self) -> None:
@@ -114,7 +109,7 @@ class Idle:
                 timeout = None
                 deadline = pool.timers.deadline(now)
                 if deadline is not None:
-                    self._sleeps_until = deadline
+                    self.sleeps_until = deadline
                     timeout = max(0.0, deadline - now)
                 ready = pool.poller.poll(timeout)
         except Exception:
@@ -126,7 +121,7 @@ class Idle:
         polled(pool, now)
 
     def _leave_poller(self, wake: Callable[[], None]) -> None:
-        self._sleeps_until = _AWAKE
+        self.sleeps_until = _AWAKE
         try:
             self.parked.remove(wake)
         except ValueError:

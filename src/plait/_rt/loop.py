@@ -183,6 +183,11 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         return self._call_at(when, callback, args, context)
 
     def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> asyncio.TimerHandle:
+        timer = self._new_timer(when, callback, args, context)
+        self._add_timer(timer)
+        return timer
+
+    def _new_timer(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> asyncio.TimerHandle:
         if self._closed:
             self._check_closed()
         if when.__class__ is not float or when != when:
@@ -192,10 +197,9 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
             self._check_thread()
             self._check_callback(callback, "call_at")
             timer = asyncio.TimerHandle(when, callback, args, self, context)
-            del timer._source_traceback[-2:]  # type: ignore[attr-defined]
+            del timer._source_traceback[-3:]  # type: ignore[attr-defined]
         else:
             timer = TimerHandle(when, callback, args, self, context)
-        self._add_timer(timer)
         return timer
 
     def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH = 61  # turns between two looks at injector, timers and poller (Go's and tokio's number: prime, so nothing locks step)
-BATCH_SECONDS = 0.0005  # how long these turns may take where timers or descriptors wait for a look
+BATCH_SECONDS = 0.001  # how long these turns may take where timers or descriptors wait for a look
 FIRST = 2 * BATCH  # how many timers may jump the queue at once
 OTHERS_SECONDS = 0.02  # for how long at most timers wait with the others after that
 RUN_ON = 3  # how many just-woken strands a batch lets jump the queue (tokio's cap)
@@ -88,19 +88,25 @@ class Processor:
         # long that will be after it, as a negative number: between two looks the others have a turn at least.
         self.first_again = 0.0
 
-    def look(self, glance: bool) -> None:
-        """Take a share of the injector, fire due timers, and, after a full batch, glance at the poller."""
+    def look(self, glance: bool) -> bool:
+        """Take a share of the injector, fire due timers, and, after a full batch, glance at the poller. Returns whether strands
+        wait for what the two have, so that the next batch is to go by time as well as by turns."""
         pool = self.pool
+        timers, watched = pool.timers, pool.poller._entries
         if pool.injector:
             share = len(pool.injector) // len(pool.processors) + 1
             self._take(pool.injector.popleft, min(share, BATCH))
-        if pool.timers:
+        timed = bool(timers._heap or timers._incoming)
+        if timed:
             self._fire_timers()
         self.run_on = RUN_ON
-        if glance and len(pool.poller):
-            pool.idle.glance()
+        if watched:
+            timed = True
+            if glance:
+                pool.idle.glance()
         if pool.idle.parked and (len(self.queue) > 1 or pool.injector):
             pool.idle.notify()
+        return timed
 
     def _fire_timers(self) -> None:
         """Let those go first whose time has come (as Go's goready does with one): behind 64 that block, each would make them

@@ -239,21 +239,26 @@ class Strand(AsyncioFace):
         return Clock.monotonic()  # its timers are the pool's, whatever `time` was patched with here
 
     def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> Any:
-        ahead = self.time() - Clock.monotonic()
+        now = Clock.monotonic()
+        ahead = self.time() - now
         if abs(ahead) > 1.0:  # seconds: `time` was patched
             when = deadline_of(when) - ahead
-        return AsyncioFace._call_at(self, when, callback, args, context)
+        timer = self._new_timer(when, callback, args, context)
+        worker = here.worker
+        if worker is None or worker.running is not self or timer.when() > now:
+            self._add_timer(timer)
+        else:  # due already: at the end of this turn
+            worker.overdue.append(timer)
+            self._look_again()
+        return timer
 
     def _add_timer(self, timer: Any) -> None:
-        pool, worker, when = self._pool, here.worker, timer._when
+        pool, worker = self._pool, here.worker
         if worker is not None:
-            if worker.running is self and when <= Clock.monotonic():
-                worker.overdue.append(timer)
-                self._look_again()
-                return
             worker.timed = True
         pool.timers.add(timer)
-        pool.idle.sleep_no_longer_than(when)  # also from a worker, which looks itself: its next step may block
+        if timer._when < pool.idle.sleeps_until:  # (a worker, too, tells: its next step may block)
+            pool.poller.wake()
 
     @property
     def _poller(self) -> Any:

@@ -88,7 +88,7 @@ class Worker:
         self.item: Any = None  # what it runs of the strand's queue; left as it is on the fast path (`task`)
         self.point: Point | None = None  # where the task that it runs was resumed, if that was noted (points.py)
         self.timed_since = 0.0, 0.0  # when the step from a point with a score began, by the clock and by the thread's
-        self.timed = False  # a strand that it ran set a timer, or watches a descriptor: look at the clock between turns
+        self.timed = False  # are there timers or descriptors? Then it looks at the clock between turns
         self.sent = False  # the strand that it runs sent something, perhaps to itself
         self.overdue: list[Any] = []  # timers that were due when the strand that it runs set them, for the end of the turn
         self.gave = 0  # how often it gave its processor away itself
@@ -166,7 +166,7 @@ class Worker:
     def _round(self, proc: Processor, full: bool) -> bool:
         """Look what there is, and run a batch of it, or park; full is what the last batch returned. True after a full batch."""
         pool = self.pool
-        proc.look(full)
+        self.timed = proc.look(full)
         if proc.queue or proc.steal():
             if full:
                 breathe(pool)
@@ -194,61 +194,55 @@ class Worker:
         LOOK_AGAIN in the strand that it met.
         """
         popleft, append, set_loop = proc.queue.popleft, proc.queue.append, _set_running_loop
-        marks_stay, done = MARKS_STAY, 0
-        self.timed = timed = self._is_timed()
-        until = Clock.monotonic() + BATCH_SECONDS if timed else 0.0
-        while True:
-            for turn in _ONE_TURN if timed else _TURNS:
+        marks_stay, now, turn = MARKS_STAY, Clock.monotonic, 0
+        timed = self.timed
+        until = now() + BATCH_SECONDS if timed else 0.0
+        for turn in _TURNS:
+            try:
+                strand: Any = popleft()
+            except IndexError:
+                self.steps += turn - 1
+                return False
+            step = strand._next
+            if step is not None:
+                self.running = strand
+                set_loop(strand)
+                if not marks_stay:
+                    mark(strand, strand._next_task)
                 try:
-                    strand: Any = popleft()
-                except IndexError:
-                    self.steps += done + turn - 1
-                    return False
-                step = strand._next
-                if step is not None:
-                    self.running = strand
-                    set_loop(strand)
-                    if not marks_stay:
-                        mark(strand, strand._next_task)
-                    try:
-                        yielded = step()
-                    except BaseException as raised:
-                        task, strand._next, strand._next_task, step = strand._next_task, None, None, None
-                        self._after(strand, task._stopped, raised)
-                        task = None  # a traceback may know this frame: no cycle
-                    else:
-                        if yielded is None:
-                            if not strand._ready:
-                                append(strand)
-                                continue
-                            strand._next = None
-                            self._after(strand, strand._ready_again, strand._next_task)
-                        else:
-                            strand._next = None
-                            self._after(strand, strand._next_task._suspend, yielded)
-                elif type(strand) is Task:
-                    self._start(strand)
+                    yielded = step()
+                except BaseException as raised:
+                    task, strand._next, strand._next_task, step = strand._next_task, None, None, None
+                    self._after(strand, task._stopped, raised)
+                    task = None  # a traceback may know this frame: no cycle
                 else:
-                    self.running = strand
-                    set_loop(strand)
-                    self._after(strand, strand._drain, self)
-                if self.proc is not proc:
-                    return False
-                if self.timed is not timed:
+                    if yielded is None:
+                        if not strand._ready:
+                            append(strand)
+                            if timed and now() >= until:
+                                break
+                            continue
+                        strand._next = None
+                        self._after(strand, strand._ready_again, strand._next_task)
+                    else:
+                        strand._next = None
+                        self._after(strand, strand._next_task._suspend, yielded)
+            elif type(strand) is Task:
+                self._start(strand)
+            else:
+                self.running = strand
+                set_loop(strand)
+                self._after(strand, strand._drain, self)
+            if self.proc is not proc:
+                return False
+            if timed:
+                if self.sent or now() >= until:
                     break
-            done += turn
-            if done >= BATCH or (timed and (self.sent or Clock.monotonic() >= until)):
-                break
-            if not timed:
-                timed, until = True, Clock.monotonic() + BATCH_SECONDS
-        self.steps += done
+            elif self.timed:
+                timed, until = True, now() + BATCH_SECONDS
+        self.steps += turn
         self.sent = False
         return True
-
-    def _is_timed(self) -> bool:
-        """Do strands wait for what the timers and the poller have? Then a batch goes by time as well as by turns."""
-        timers = self.pool.timers
-        return bool(timers._heap or timers._incoming or self.pool.poller._entries)
 
     def _start(self, task: Task[Any]) -> None:
         """Make the first step of a spawned task, in a strand that it gets now.
@@ -382,6 +376,5 @@ class Worker:
 
 
 _TURNS = range(1, BATCH + 1)
-_ONE_TURN = range(1, 2)
 _LOOKS = range(0 if getattr(sys, "_is_gil_enabled", lambda: True)() else 300)
 _send: Any = CoroutineType.send

@@ -6,9 +6,11 @@ import os
 import socket
 from typing import Any
 
-from plait._rt.poller import READ, ReadyHandle
+import pytest
 
-from .baton import seeds
+from plait._rt.poller import READ, Poller, ReadyHandle, SharedPoller
+
+from .baton import Schedule, seeds
 from .rig import SELECTOR, rig
 
 FILES = ("_rt/poller.py", "_rt/idle.py", *(["_rt/poller_selectors.py"] if SELECTOR else []))
@@ -142,3 +144,31 @@ def test_finaliser_in_a_poll() -> None:
             r.run()
             ours.close()
             theirs.close()
+
+
+def test_ring_against_close() -> None:
+    """Who rings the bell of a poller that is being closed doesn't write to the file that gets the bell's number next.
+
+    Mutations caught: `close` closes the bell's descriptors itself; `wake` has the bell's number, and not the bell.
+    """
+    for seed in seeds():
+        schedule = Schedule(seed, ("_rt/poller.py", "_rt/poller_epoll.py", "_rt/poller_selectors.py"))
+        poller = (SharedPoller, Poller)[seed % 2](SELECTOR)
+        next_files: list[int] = []
+
+        def close(poller: Any = poller, next_files: Any = next_files, schedule: Any = schedule) -> None:
+            poller.close()
+            next_files += [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(4)]
+            schedule.point()
+
+        for _ in range(2):
+            schedule.actor("ringer", poller.wake)
+        schedule.actor("closer", close)
+        try:
+            schedule.run()
+            for fd in next_files:
+                with pytest.raises(BlockingIOError):
+                    os.eventfd_read(fd)
+        finally:
+            for fd in next_files:
+                os.close(fd)

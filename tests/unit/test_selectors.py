@@ -150,7 +150,6 @@ def epoll(request: pytest.FixtureRequest) -> Iterator[Selector]:
     made.bell = bell  # type: ignore[attr-defined]
     yield made
     made.close()
-    bell.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -20,6 +21,7 @@ from unit_helpers import (
     eventually,
     eventually_in_thread,
     forever,
+    hear,
     in_strand,
     open_fds,
     plait_threads,
@@ -28,6 +30,8 @@ from unit_helpers import (
 )
 
 import plait
+from plait._rt import pool as pool_module
+from plait._rt.here import here
 from plait._rt.monitor import Monitor
 from plait._rt.pool import Pool
 
@@ -855,3 +859,90 @@ def test_a_failed_run_leaks_nothing() -> None:
     gc.collect()
     assert open_fds() == fds
     assert plait_threads() == []
+
+
+def test_a_callback_that_is_stuck_through_the_end_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its descriptor was to be armed again: there is no poller any more, and its number may be another file's."""
+    monkeypatch.setattr(pool_module, "JOIN_SECONDS", 0.05)
+    ours, theirs = socket.socketpair()
+    begun, let_go = threading.Event(), threading.Event()
+    workers: list[Any] = []
+
+    def callback() -> None:
+        workers.append(here.worker)
+        begun.set()
+        let_go.wait(LONG)
+
+    async def main() -> None:
+        async def add() -> None:
+            asyncio.get_running_loop().add_reader(ours, callback)
+
+        await plait.Strand().call(add())
+        theirs.send(b"x")
+        await hear(begun)
+
+    with pytest.warns(plait.StuckThreads):
+        plait.run(main())
+    let_go.set()
+    assert workers[0].ended.wait(LONG)
+    assert not caplog.messages
+    ours.close()
+    theirs.close()
+
+
+WAKEUP_DESCRIPTOR = """
+import asyncio, os, signal, socket, sys, plait
+
+def number_of(fd):  # what is written to fd when a signal comes
+    signal.raise_signal(signal.SIGUSR1)
+    try:
+        return os.read(fd, 9)
+    except BlockingIOError:
+        return b""
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
+async def nothing(): pass
+
+# Somebody's own, while it is open
+ours, theirs = socket.socketpair()
+theirs.setblocking(False), ours.setblocking(False)
+signal.set_wakeup_fd(theirs.fileno())
+plait.run(nothing())
+assert number_of(ours.fileno()) == bytes([signal.SIGUSR1])
+
+# It was closed, and its number is nobody's
+theirs.close()
+plait.run(nothing())
+assert signal.set_wakeup_fd(-1) == -1
+
+# Another loop with signal handlers is closed while this one runs: this one hears of signals all the same
+first = plait.new_event_loop()
+first.add_signal_handler(signal.SIGUSR2, print)
+first.run_until_complete(nothing())
+async def closes():
+    first.close()
+    mine = asyncio.get_running_loop()._csock.fileno()
+    assert signal.set_wakeup_fd(mine) == mine
+plait.run(closes())
+assert signal.set_wakeup_fd(-1) == -1
+
+# At the interpreter's end
+import asyncio.unix_events
+last = plait.new_event_loop()
+last.add_signal_handler(signal.SIGUSR2, print)
+last.run_until_complete(nothing())
+real, sys.is_finalizing = sys.is_finalizing, lambda: True
+import warnings
+warnings.simplefilter("ignore")
+last.close()
+sys.is_finalizing = real
+assert signal.set_wakeup_fd(-1) == -1
+print("fine")
+"""
+
+
+def test_no_signal_is_written_to_a_file_that_got_a_closed_ones_number(program: Any) -> None:
+    code, out, err = program(WAKEUP_DESCRIPTOR).end()
+    assert (code, out) == (0, "fine\n"), err

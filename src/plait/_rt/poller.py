@@ -20,6 +20,10 @@ SharedPoller: ownership and invariants
         was under way when it was made: an event of a poll that began earlier may be an older file's, so it is not
         delivered but asked for anew.
     P4  One descriptor may serve two strands: an entry holds a handle per strand and kind.
+    P5  A closed poller may still be woken: by a thread that had it in hand, a signal handler, a stuck worker whose step ends.
+        Its bell's descriptor is not closed by `close`, for its number would be another file's before the bell is rung: who
+        rings has the bell in hand, `close` lets go of it, and the last one to let go closes it. The atomic step is the
+        reference count. A handle that has run after `close` finds no entry, and touches nothing.
 """
 
 from __future__ import annotations
@@ -72,25 +76,26 @@ class _Wakeable:
     """An epoll that another thread can wake; or a selector (by its name) with epoll's methods."""
 
     def __init__(self, selector: str = "") -> None:
-        self._bell: Any
+        self._bell: Any = None
         self._epoll: Any
         epoll = poller_epoll.HERE and selector in ("", "epoll")
-        self._bell = poller_epoll.Bell() if epoll else poller_selectors.Bell()
+        bell: Any = poller_epoll.Bell() if epoll else poller_selectors.Bell()
         try:
-            self._epoll = poller_epoll.open_epoll() if epoll else poller_selectors.open_selector(selector, self._bell.ring)
-        except BaseException:  # there is no descriptor left
-            self._bell.close()
+            self._epoll = poller_epoll.open_epoll() if epoll else poller_selectors.open_selector(selector, bell.ring)
+        except BaseException:  # there is no descriptor left, and the traceback would keep the bell's
+            bell = None
             raise
-        self._ring = self._bell.ring
-        self._bell_fd = self._bell.fd
-        self._epoll.register(self._bell_fd, READ)
+        self._bell, self._bell_fd = bell, bell.fd
+        self._epoll.register(bell.fd, READ)
 
     def wake(self) -> None:
-        self._ring()
+        bell = self._bell  # in hand while it rings (P5)
+        if bell is not None:
+            bell.ring()
 
     def close(self) -> None:
         self._epoll.close()
-        self._bell.close()
+        self._bell = None
 
 
 class Poller(_Wakeable):
@@ -237,6 +242,11 @@ class SharedPoller(_Wakeable):
         """A handle of entry has run."""
         with self._lock:
             self._arm_or_forget(entry)
+
+    def close(self) -> None:
+        with self._lock:
+            self._entries.clear()
+            super().close()
 
     def poll(self, timeout: float | None) -> list[ReadyHandle]:
         self._round = this = self._round + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 from functools import partial
+from typing import Any
 
 HERE = hasattr(select, "epoll") and hasattr(os, "eventfd")
 
@@ -15,7 +16,10 @@ def open_epoll() -> select.epoll:
 
 
 class Bell:
-    """What another thread, or a signal handler, ends a poll with."""
+    """What another thread, or a signal handler, ends a poll with. Its descriptor is open as long as anybody has it (P5)."""
+
+    fd = -1
+    _close: Any = os.close  # (also when modules are taken down)
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -27,5 +31,6 @@ class Bell:
         except BlockingIOError:
             pass  # a poll before us took it
 
-    def close(self) -> None:
-        os.close(self.fd)
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            self._close(self.fd)

@@ -37,7 +37,10 @@ CLASSES: dict[str, Any] = {
 
 
 class Bell:
-    """What another thread, or a signal handler, ends a poll with: a pair of sockets."""
+    """What another thread, or a signal handler, ends a poll with: a pair of sockets, open as long as anybody has the bell."""
+
+    _ours: Any = None
+    _theirs: Any = None
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -58,9 +61,10 @@ class Bell:
         except BlockingIOError:
             pass
 
-    def close(self) -> None:
-        self._ours.close()
-        self._theirs.close()
+    def __del__(self) -> None:
+        if self._ours is not None:
+            self._ours.close()
+            self._theirs.close()
 
 
 class Selector:
@@ -119,6 +123,7 @@ class Selector:
 
     def close(self) -> None:
         self._selector.close()
+        self._ring = _ring_nothing  # which lets go of the bell
 
     def _note(self, fd: int) -> None:
         self._changed.append(fd)
@@ -183,6 +188,10 @@ class Selector:
             self._forget(fd)
             self._changed.append(fd)
         return bool(closed)
+
+
+def _ring_nothing() -> None:
+    """In place of the bell of a selector that is closed."""
 
 
 def _file_of(fd: int) -> Any:

@@ -10,7 +10,6 @@ Ownership
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 import threading
 import warnings
@@ -20,7 +19,7 @@ from collections import deque
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import TYPE_CHECKING, Any
 
-from plait._rt import asyncgens, base
+from plait._rt import asyncgens, base, wakeup
 from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
 from plait._rt.clock import Clock
 from plait._rt.here import here
@@ -101,7 +100,7 @@ class ThreadStrand(Strand):
             raise
         finally:
             if signals_end_polls and not self._signal_handlers:
-                self._leave_signals()
+                wakeup.leave(self._csock.fileno())
             self.vitals.end()
             self._stopping = False  # type: ignore[misc]
             self._thread_id = None
@@ -311,17 +310,7 @@ class ThreadStrand(Strand):
             return False
         if self._csock is None:
             self._make_self_pipe()
-        programs = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-        if programs == -1:
-            return True
-        signal.set_wakeup_fd(programs)
-        return False
-
-    def _leave_signals(self) -> None:
-        """Have the C handler write to our pipe no more, unless the program took it away from there itself."""
-        current = signal.set_wakeup_fd(-1)
-        if current != self._csock.fileno():
-            signal.set_wakeup_fd(current)
+        return wakeup.take(self._csock.fileno())
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         if self._csock is None:
@@ -398,7 +387,11 @@ class ThreadStrand(Strand):
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
             self._signal_handlers.clear()
         if self._csock is not None:
+            wakeup.leave(self._csock.fileno())
             self._close_self_pipe()
+        running = _get_running_loop()
+        if isinstance(running, ThreadStrand):  # with the last handler asyncio has taken its pipe away, too
+            running._have_signals_end_polls()
         self._closed = True  # type: ignore[misc]
         if here.main is self:
             here.main = None  # a closed loop is its holder's alone, as in asyncio

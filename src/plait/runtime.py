@@ -232,7 +232,7 @@ class _Sleep(Waiter):
         strand._add_timer(self)
 
     def _withdraw(self) -> None:
-        self._cancelled = True
+        self._cancelled, self._result = True, None
         self._loop._timers.cancelled += 1
 
     def _collect(self) -> Any:

@@ -91,7 +91,7 @@ class Strand(AsyncioFace):
     _pool: Pool
     _ready: list[Any]
     _next: Any
-    _next_task: Task[Any]
+    _next_task: Task[Any] | None
 
     def __new__(cls, *, name: str | None = None, pinned: bool = False) -> Strand:
         return current_strand()._pool.new_strand(name, pinned)
@@ -185,6 +185,7 @@ class Strand(AsyncioFace):
         ready = self._ready
         if self._next is not None or ready:
             return True
+        self._next_task = None  # a cancelled timer may keep us for hours
         ready.extend(_IDLE)  # into an empty list: half the memory of an append
         if len(ready) == 1:
             return False

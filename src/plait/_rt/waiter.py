@@ -9,6 +9,7 @@ Ownership and invariants
     W2  So `_fire` may be called any number of times and races with nothing: the first post that finds it PENDING
         resumes the task, later ones find it resolved and do nothing.
     W3  A waiter belongs to one `await`, has one task, and is never reused.
+    W4  An abandoned waiter lets go of its task (`_sleeper`): what it waited for may keep it for hours. `_fire` may find none.
 
 A C `asyncio.Task` can await it as well: to that it looks like a future (`_asyncio_future_blocking`, `get_loop`,
 `add_done_callback`, `cancel`, `result`). And it passes for a coroutine, so that `create_task(event.wait())` works.
@@ -35,12 +36,11 @@ NEW, PENDING, DONE, ABANDONED = range(4)
 class _Callback:
     """What a waiter wakes when a C Task awaits it: asyncio's callback, in its context and loop."""
 
-    __slots__ = ("_call", "_context", "_loop", "_message", "_strand")
+    __slots__ = ("_call", "_context", "_loop", "_strand")
 
     def __init__(self, call: Any, context: Context | None, loop: Any) -> None:
         self._call, self._context, self._loop = call, context, loop
         self._strand = loop if hasattr(loop, "_post") else self  # a loop that isn't ours: another thread's asyncio
-        self._message: str | None = None
 
     def _post(self, waiter: Waiter) -> None:
         try:
@@ -56,6 +56,15 @@ class _Callback:
 
     def _wake_soon(self, waiter: Waiter) -> None:
         self._loop.call_soon(self._call, waiter, context=self._context)
+
+
+class _Cancelled:
+    """In place of a C Task's callback when its wait was cancelled: nobody is to be woken any more."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: str | None) -> None:
+        self.message = message
 
 
 class Waiter:
@@ -87,7 +96,11 @@ class Waiter:
 
     def _fire(self) -> None:
         """What was waited for has happened (W2)."""
-        self._sleeper._strand._post(self)
+        try:
+            strand = self._sleeper._strand
+        except AttributeError:  # (W4)
+            return
+        strand._post(self)
 
     # The holder of the strand's turn
 
@@ -105,6 +118,10 @@ class Waiter:
         if self._state != PENDING:
             return False
         self._state = ABANDONED
+        try:
+            del self._sleeper  # (W4)
+        except AttributeError:  # its coroutine is run by hand: nobody enrolled it
+            return True
         self._withdraw()
         return True
 
@@ -146,16 +163,17 @@ class Waiter:
         self._enrol()
 
     def cancel(self, msg: str | None = None) -> bool:
+        sleeper = getattr(self, "_sleeper", None)
         if not self._abandon():
             return False
-        if isinstance(self._sleeper, _Callback):
-            self._sleeper._message = msg
-            self._sleeper._wake_soon(self)
+        if isinstance(sleeper, _Callback):
+            self._sleeper = _Cancelled(msg)  # type: ignore[assignment]
+            sleeper._wake_soon(self)
         return True
 
     def result(self) -> Any:
         if self._state == ABANDONED:
-            message = self._sleeper._message if isinstance(self._sleeper, _Callback) else None
+            message = getattr(getattr(self, "_sleeper", None), "message", None)
             raise CancelledError() if message is None else CancelledError(message)
         return self._collect()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -156,3 +157,61 @@ async def test_generators_may_be_collected_in_the_middle_of_a_sweep() -> None:
         gc.enable()
     for generator in kept:
         await generator.aclose()
+
+
+def test_nothing_of_a_run_that_has_ended_is_kept() -> None:
+    """Neither for exhausted generators, nor for some that live on."""
+    kept: list[Any] = []
+    alive: list[Any] = []
+
+    async def one() -> AsyncGenerator[int, None]:
+        yield 1
+
+    async def main() -> None:
+        kept.append(weakref.ref(plait.current_strand()._pool))
+        for where in KINDS:
+            numbers = one()
+            alive.append(numbers)
+
+            async def iterate(mine: Any = numbers) -> None:
+                assert [number async for number in one()] == [1]
+                await anext(mine)
+
+            await in_strand(where, iterate())
+
+    before = len(asyncgens._homes)
+    plait.run(main())
+    assert len(asyncgens._homes) <= before
+    assert collected(kept[0])
+
+
+@everywhere
+async def test_a_loops_own_generators_can_be_read() -> None:
+    """As asyncio's `loop._asyncgens`: WeakSet, of this strand's only."""
+    mine, others, never = Numbers().count(), Numbers().count(), Numbers().count()
+    await first(mine)
+    await plait.Strand().call(first(others))
+    loop: Any = asyncio.get_running_loop()
+    assert set(loop._asyncgens) == {mine}
+    assert len(loop._asyncgens) == 1 and never not in loop._asyncgens
+    await mine.aclose()
+    await others.aclose()
+
+
+@pytest.mark.parametrize("where", ["spawned", "pooled"])
+def test_a_strand_closes_its_own_generators_when_asked(where: str) -> None:
+    async def main() -> None:
+        numbers, others = Numbers(), Numbers()
+        generator, other = numbers.count(), others.count()
+        await first(other)
+
+        async def close() -> None:
+            await first(generator)
+            await asyncio.get_running_loop().shutdown_asyncgens()
+            assert len(numbers.ended) == 1
+
+        await in_strand(where, close())
+        assert not others.ended
+        await other.aclose()
+
+    plait.run(main())

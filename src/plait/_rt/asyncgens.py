@@ -4,14 +4,15 @@ The interpreter's hooks are per thread, so they are set once per worker and look
 
 `_homes` maps the id of a generator to (weak reference, strand). Each change is one atomic dict operation. A generator's
 weak references die before its finaliser runs, so an entry is not dropped when its reference is found dead once: it is
-swept when two sweeps in a row found it dead, and the finaliser of a living one takes it out at once.
+swept when two sweeps in a row found it dead, and the finaliser of a living one takes it out at once. The entries of a
+runtime that has ended are taken out by its end: they would keep it.
 """
 
 from __future__ import annotations
 
 import weakref
 from asyncio.events import _get_running_loop
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ _sweep_at = 1000
 def _first_iterated(generator: AsyncGenerator[Any, Any]) -> None:
     global _sweep_at
     strand: Any = _get_running_loop()
+    if strand is None:  # a finaliser iterates it by hand
+        return
     _homes[id(generator)] = (weakref.ref(generator), strand)
+    if strand._closed:  # in a step that is stuck through the end, which has taken out what there was (or sees this one)
+        _homes.pop(id(generator), None)
     _found_dead.discard(id(generator))
     if strand._asyncgens_shutdown_called:
         strand._warn_late_asyncgen(generator)
@@ -47,12 +52,28 @@ hooks = (_first_iterated, _finalise)
 
 def of_pool(pool: Pool) -> list[tuple[AsyncGenerator[Any, Any], Strand]]:
     """The living generators that were first iterated in pool's strands, and where."""
-    found = []
+    return [(generator, strand) for generator, strand in _living() if strand._pool is pool]
+
+
+def of_strand(strand: Any) -> weakref.WeakSet[AsyncGenerator[Any, Any]]:
+    """The living generators that were first iterated in strand: what asyncio's loops have as `_asyncgens`. A copy."""
+    return weakref.WeakSet(generator for generator, home in _living() if home is strand)
+
+
+def forget(ended: Strand) -> None:
+    """Take out those of a closed strand with a thread of its own, and of the pool of which it was the main one."""
+    for key in list(_homes):
+        home = _homes.get(key)
+        if home is not None and (home[1] is ended or home[1]._pool.main is ended):
+            _homes.pop(key, None)
+            _found_dead.discard(key)
+
+
+def _living() -> Iterator[tuple[AsyncGenerator[Any, Any], Strand]]:
     for reference, strand in list(_homes.values()):
         generator = reference()
-        if generator is not None and strand._pool is pool:
-            found.append((generator, strand))
-    return found
+        if generator is not None:
+            yield generator, strand
 
 
 def _sweep() -> None:

@@ -25,7 +25,7 @@ from functools import cached_property
 from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from plait._rt import base
+from plait._rt import asyncgens, base
 from plait._rt.clock import Clock
 from plait._rt.handles import Handle, TimerHandle
 from plait._rt.selector_face import SelectorFace
@@ -322,6 +322,11 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         return await asyncio.wrap_future(self._offload().lookups.submit(function, *args), loop=self)
 
     # Async generators (asyncgens.py)
+
+    @property
+    def _asyncgens(self) -> weakref.WeakSet[Any]:
+        """What libraries look for in asyncio's loops: the living generators that were first iterated here. A copy."""
+        return asyncgens.of_strand(self)
 
     def _close_asyncgen(self, generator: Any) -> None:
         self.create_task(generator.aclose())

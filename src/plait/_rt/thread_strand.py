@@ -393,6 +393,7 @@ class ThreadStrand(Strand):
         if isinstance(running, ThreadStrand):  # with the last handler asyncio has taken its pipe away, too
             running._have_signals_end_polls()
         self._closed = True  # type: ignore[misc]
+        asyncgens.forget(self)
         if here.main is self:
             here.main = None  # a closed loop is its holder's alone, as in asyncio
         self._ready.clear()

@@ -228,8 +228,8 @@ def test_a_call_does_not_count_on_a_thread_that_is_on_its_way_out(monkeypatch: p
     late: list[Future[int]] = []
 
     class Late(Lane):
-        def _next_job(self) -> Any:
-            job = super()._next_job()
+        def _next_job(self, bell: threading.Lock) -> Any:
+            job = super()._next_job(bell)
             if job is None and not late:
                 late.append(self.submit(lambda: 7))
             return job

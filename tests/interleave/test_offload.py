@@ -1,0 +1,73 @@
+"""Lane: calls against threads that come to rest, end, or can't be started (L1-L3)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from plait._rt import offload
+from plait._rt.offload import Lane
+
+from .baton import Lock, Schedule, seeds
+
+
+@pytest.mark.parametrize("refused", [0.0, 0.5])
+def test_every_call_is_run_or_refused(refused: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never by more threads than there may be.
+
+    Mutations caught: `submit` looks for a thread before it appends; a thread rests without a second look; it ends without
+    one; it looks before it puts its number back; `_leave` does not take the wake that it is owed; who fails to start one looks
+    who else is there before it puts its number back.
+    """
+    for seed in seeds():
+        schedule = Schedule(seed, ("_rt/offload.py",))
+
+        class Thread:
+            ident = 1
+
+            def __init__(self, target: Callable[..., object], args: Any, name: str, daemon: bool) -> None:
+                self._run, self._name = (lambda: target(*args)), name
+
+            def start(self, schedule: Schedule = schedule) -> None:
+                schedule.point()
+                if schedule.rng.random() < refused:
+                    raise RuntimeError("can't start new thread")
+                schedule.actor(self._name, self._run, True)
+
+        patched = SimpleNamespace(
+            Lock=lambda schedule=schedule: Lock(schedule), Thread=Thread, current_thread=threading.current_thread
+        )
+        futures: list[Future[int]] = []
+        raised: list[RuntimeError] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(offload, "threading", patched)
+            patch.setattr(offload, "IDLE_SECONDS", 1.0)
+            lane = Lane("lane", 2)
+
+            def call(lane: Lane = lane, schedule: Schedule = schedule) -> int:
+                schedule.point()
+                assert len(lane.running) <= 2
+                return 7
+
+            def submit(lane: Any = lane, schedule: Any = schedule, futures: Any = futures, raised: Any = raised) -> None:
+                for _ in range(3):
+                    if schedule.rng.random() < 0.5:
+                        schedule.wait(lambda: False, schedule.rng.random() * 2)
+                    try:
+                        futures.append(lane.submit(call))
+                    except RuntimeError as error:
+                        raised.append(error)
+
+            for name in range(3):
+                schedule.actor(f"submitter{name}", submit)
+            schedule.run()
+        assert all(future.done() for future in futures), f"{futures}\n{schedule.story()}"
+        assert len(futures) + len(raised) == 9
+        if not refused:
+            assert all(future.result() == 7 for future in futures)
+        assert len(lane._free) == 2, schedule.story()

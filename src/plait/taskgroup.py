@@ -15,6 +15,7 @@ from plait._rt.task import CANCELLED, RETURNED, Task
 
 T = TypeVar("T")
 
+LEAVE_AFTER = 1.0  # seconds
 REAP_AT = 256  # so many finished children make a reap worth a callback in the parent's strand
 
 
@@ -25,6 +26,8 @@ class TaskGroup(asyncio.TaskGroup):
     are cancelled, and the exceptions come out in an ExceptionGroup; KeyboardInterrupt and SystemExit come out bare.
     `create_task` may be called from any strand until the block was left and the last task is done; after that, and while the
     group aborts, it raises RuntimeError. Leaving the block is a checkpoint if tasks still run.
+    When the parent is cancelled (by a time-out, say) while a child is stuck in a step, which takes no cancel, the group ends
+    without that child after a second: a warning of the logger `plait` names it, and it is left to end by itself.
 
     Invariants
         G1  `_tasks` holds the children that were not reaped; it changes in create_task and in the parent's strand only, so
@@ -39,6 +42,7 @@ class TaskGroup(asyncio.TaskGroup):
             alone takes children out, shuts it (`_over`) under the same lock when the last one is out and the block was left.
             The lock is re-entrant: a finaliser or signal handler in the middle of `_shut` adds before `_over` is raised, and
             is seen, or asks after that, and is refused.
+        G6  A child that was left is in neither, and what it raises later is logged.
     """
 
     _loop: Strand
@@ -49,6 +53,12 @@ class TaskGroup(asyncio.TaskGroup):
         self._finished: deque[Task[Any]] = deque()
         self._gate = RLock()
         self._over = False
+        self._cancelling_before = 0
+
+    async def __aenter__(self) -> TaskGroup:
+        await super().__aenter__()
+        self._cancelling_before = self._parent_task.cancelling()  # type: ignore[attr-defined]
+        return self
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
@@ -112,6 +122,10 @@ class TaskGroup(asyncio.TaskGroup):
                 self._over = False
 
     def _on_task_done(self, task: Task[Any]) -> None:  # type: ignore[override]
+        if task not in self._tasks:
+            context = {"message": f"{task!r} raised after its group had left it", "exception": task.exception(), "task": task}
+            self._loop.call_exception_handler(context)
+            return
         super()._on_task_done(task)  # type: ignore[arg-type, misc]
         self._reap()
 
@@ -123,4 +137,13 @@ class TaskGroup(asyncio.TaskGroup):
     def _abort(self) -> None:
         self._aborting = True
         for task in list(self._tasks):
-            task.cancel()
+            task._cancel_in_time(self._loop, LEAVE_AFTER, self._leave)
+
+    def _leave(self, task: Task[Any]) -> bool:
+        """task is stuck, and doesn't take our cancel: go on without it if somebody wants the parent to end."""
+        asked = self._parent_task.cancelling() - self._parent_cancel_requested  # type: ignore[attr-defined]
+        if asked <= self._cancelling_before:
+            return False
+        self._finished.append(task)
+        self._reap()
+        return True

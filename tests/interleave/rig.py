@@ -15,6 +15,7 @@ import pytest
 
 from plait import taskgroup as taskgroup_module
 from plait._rt import idle
+from plait._rt import loop as loop_module
 from plait._rt import pool as pool_module
 from plait._rt import processor as processor_module
 from plait._rt import strand as strand_module
@@ -168,7 +169,7 @@ def rig(seed: int, files: tuple[str, ...], workers: int = 0, limit: int = 60_000
     with pytest.MonkeyPatch.context() as patch:
         box: list[Rig] = []
         clock = SimpleNamespace(monotonic=lambda: box[0].schedule.now if box else 1000.0, sleep=lambda seconds: None)
-        for module in (idle, pool_module, processor_module, strand_module, worker_module):
+        for module in (idle, loop_module, pool_module, processor_module, strand_module, worker_module):
             patch.setattr(module, "Clock", clock)
         patch.setattr(Worker, "start", lambda self: self.pool.rig.actor(self.thread.name[6:], self._main, True))
         made = Rig(seed, files, workers, limit)

@@ -154,3 +154,70 @@ class Called:
 
     def _run(self) -> None:
         self.calls.append(1)
+
+
+def test_cancel_of_who_waits_against_the_end() -> None:
+    """Tasks that wait for a task of another strand are cancelled, once and again, while it ends: each wait ends, and the task
+    is done, whoever comes first.
+
+    Mutations caught: a cancellation stays in `coming` when it is delivered; `_abandon` of a Join succeeds twice; who gives up
+    is resumed by the end as well.
+    """
+    for seed in seeds():
+        with rig(seed, (*FOCUS[seed % 3], "_rt/grace.py"), 2) as r:
+            ended: list[str] = []
+            never = Event()
+
+            async def body(swallow: bool = bool(seed & 1), never: Any = never) -> str:
+                await checkpoint()
+                try:
+                    await never.wait()
+                except CancelledError:
+                    await checkpoint()
+                    if not swallow:
+                        raise
+                return "swallowed"
+
+            async def wait(task: Any, ended: Any = ended) -> None:
+                try:
+                    ended.append(await task)
+                except CancelledError:
+                    ended.append("cancelled")
+
+            task = r.spawn(body())
+            waits = [r.spawn(wait(task)) for _ in range(2)]
+
+            def cancel(task: Any = task, waits: Any = waits) -> None:
+                for each in (*waits, waits[0], task):
+                    each.cancel()
+
+            r.actor("canceller", cancel)
+            r.run()
+            r.expect(all(each.done() for each in (task, *waits)), f"{task} {waits}")
+            r.expect(all(each.cancelled() for each in waits) or len(ended) <= 2, f"{ended}")
+            r.expect(sum(each.cancelled() for each in waits) + len(ended) == 2, f"{ended} {waits}")
+            r.expect(not task._coming(), "a cancel is on its way to a task that is done")
+            r.check_quiet()
+
+
+def test_cancels_go_round_a_circle() -> None:
+    """Tasks in strands of their own that wait for each other are cancelled on several threads: all of them end.
+
+    Mutations caught: a cancellation forgets what caused it; `_take_back` passes the cancel on; `passing` is not taken back.
+    """
+    for seed in seeds():
+        with rig(seed, FOCUS[seed % 3], 2) as r:
+            tasks: list[Any] = []
+            count = r.rng.randint(2, 3)
+
+            async def body(number: int, tasks: Any = tasks, count: int = count) -> None:
+                while len(tasks) < count:
+                    await checkpoint()
+                await tasks[(number + 1) % count]
+
+            tasks += [r.spawn(body(number)) for number in range(count)]
+            for number in range(2):
+                r.actor(f"canceller {number}", tasks[number].cancel)
+            r.run()
+            r.expect(all(task.cancelled() for task in tasks), f"{tasks}")
+            r.check_quiet()

@@ -26,7 +26,7 @@ def awaiter_of(call: Any) -> Any:
             return task
     if isinstance(call, functools.partial):
         return _woken_by(call.args)
-    variables = _variables(call)
+    variables = variables_of(call)
     outer = variables.get("outer")
     if outer is not None and outer.done():
         return None  # gather is over, and left its callback
@@ -39,7 +39,7 @@ def _woken_by(arguments: Iterable[Any]) -> Any:
     return next((task for task in map(awaiter_of, waiting) if task is not None), None)
 
 
-def _variables(function: Any) -> dict[str, Any]:
+def variables_of(function: Any) -> dict[str, Any]:
     """What a function has of its surroundings: the cells of its closure, and its defaults."""
     code = getattr(function, "__code__", None)
     if code is None:

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from plait._rt.task import Cancellation
     from plait._rt.thread_strand import ThreadStrand
     from plait._rt.worker import Worker
 
@@ -14,6 +15,8 @@ class _Here(threading.local):
     worker: Worker | None = None
     main: ThreadStrand | None = None
     """The main strand that this thread ran last."""
+    delivering: Cancellation | None = None
+    """The cancel from another strand that this thread delivers just now."""
 
 
 here = _Here()

@@ -114,7 +114,8 @@ class Strand(AsyncioFace):
     async def call(self, coro: Coroutine[Any, Any, T]) -> T:
         """Run coro in this strand, wait for it, return its result or raise its exception.
 
-        A checkpoint. The context is copied; a cancel of the caller is forwarded, and waited for.
+        A checkpoint. The context is copied; a cancel of the caller is forwarded, and waited for until the strand takes it: if
+        that is stuck in a step the caller gets its CancelledError after 0.05 s, and coro is left (as `await task`, see Task).
         """
         return await self._spawn(coro, None, None, sys._getframe(1))  # type: ignore[no-any-return]
 

@@ -13,7 +13,8 @@ Ownership and invariants
         and swallow it with its own.
         A task that is cancelled before it starts has nobody to deliver to: the canceller counts first and looks for the
         strand after, the starter gives the strand first and looks at the count after, and never runs the coroutine.
-    T4  `asked` (how often cancel was asked and delivered) and `coming` of `_cancel` change under `_rarely`.
+    T4  `asked` (how often cancel was asked and delivered) and `coming` of `_cancel` change under `_rarely`. A cancel is in
+        `coming` until it is delivered, taken back or taken by the first step.
     T5  Finishing: value, then state, then every callback is popped from `_on_done` and delivered. Adding: append,
         then look at the state, and if it is finished pop and deliver. Each callback is popped by one thread, so it is
         delivered once whoever comes first (list.append and list.pop are atomic on both builds).
@@ -51,16 +52,18 @@ from asyncio import CancelledError, InvalidStateError
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from types import CoroutineType, GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet, ref
 
-from plait._rt.awaiters import awaiter_of, set_of
+from plait._rt.awaiters import awaiter_of, set_of, variables_of
+from plait._rt.grace import Grace
 from plait._rt.handles import Handle
 from plait._rt.here import here
 from plait._rt.mark import MARKS_STAY, current_tasks, mark, unmark
 from plait._rt.site import Site
-from plait._rt.waiter import Waiter
+from plait._rt.waiter import ABANDONED, Cancelled, Waiter
 from plait.errors import WrongStrand
 
 if TYPE_CHECKING:
@@ -78,6 +81,12 @@ _format_coroutine: Any = asyncio.coroutines._format_coroutine  # type: ignore[at
 _format_callbacks: Any = asyncio.base_futures._format_callbacks  # type: ignore[attr-defined]
 _format_callback_source: Any = asyncio.format_helpers._format_callback_source  # type: ignore[attr-defined]
 _Future = asyncio.Future
+_release_waiter: Any = asyncio.tasks._release_waiter  # type: ignore[attr-defined]
+_PASSING_ON = {  # who in asyncio cancels what it waits for by a callback of its own, and waits on
+    asyncio.tasks._cancel_and_wait.__code__,  # type: ignore[attr-defined]
+    asyncio.tasks._GatheringFuture.cancel.__code__,  # type: ignore[attr-defined]
+}
+NEAR = 100  # so many deliveries are looked through each time for a circle
 _rarely = threading.RLock()
 _names = 0
 _send: Any = CoroutineType.send  # called unbound: no bound method a step
@@ -86,17 +95,23 @@ _send: Any = CoroutineType.send  # called unbound: no bound method a step
 class _Cancel:
     """What was asked of a task by `cancel`; made at the first one."""
 
-    __slots__ = ("asked", "coming", "message", "must")
+    __slots__ = ("asked", "coming", "left_in", "message", "must", "passing")
 
     def __init__(self) -> None:
         self.asked = 0  # T4
-        self.coming: list[Any] = []  # their messages (T4)
+        self.coming: list[Cancellation] = []  # T4
         self.must = False  # raise CancelledError at the next step (T3)
         self.message: Any = None
+        self.passing = False  # it is just being passed on to what the task waits for (T3)
+        self.left_in: tuple[Any, ...] = ()  # the loops where `wait_for` gave up on the task (grace.py)
 
 
 class Join(Waiter):
-    """The wait for a task to finish: `await task`. Cancelling the waiting task cancels the awaited one, as in asyncio."""
+    """The wait for a task to finish: `await task`. Cancelling the waiting task cancels the awaited one, as in asyncio.
+
+    If that is in another strand and doesn't take the cancel in time, or another cancel comes before it has, the wait is
+    given up (grace.py).
+    """
 
     __slots__ = ("_task",)
 
@@ -115,14 +130,40 @@ class Join(Waiter):
         self._task._add_callback(self)
 
     def _abandon(self) -> bool:
-        return False  # only the task's end resolves it
+        return False  # by a cancel: the task's end resolves it
+
+    def _withdraw(self) -> None:
+        self._task._forget(self)
 
     def cancel(self, msg: str | None = None) -> bool:
-        return self._task.cancel(msg)
+        task = self._task
+        if task._state != PENDING or task._is_here():
+            return task.cancel(msg)
+        for cancellation in task._coming():
+            if cancellation.waiter is self:  # not taken yet, and here is another one
+                self._give_up(msg)
+                return True
+        cancellation = task._send_cancel(msg, self)
+        sleeper = self._sleeper
+        loop = sleeper._strand if isinstance(sleeper, Task) else sleeper._loop
+        Grace(cancellation, loop, partial(self._give_up, msg))
+        return True
+
+    def _give_up(self, message: Any) -> bool | None:
+        """End the wait with CancelledError, though the task goes on; in the strand of who waits. None if it has ended."""
+        sleeper: Any = getattr(self, "_sleeper", None)  # (W4)
+        if not Waiter._abandon(self):
+            return None
+        if isinstance(sleeper, Task):
+            sleeper._resume_cancelled(message)
+        else:
+            self._sleeper = Cancelled(message)  # type: ignore[assignment]
+            sleeper._wake_soon(self)
+        return True
 
     def result(self) -> Any:
         """For a C Task, which throws it in where it was awaited."""
-        return self._task.result()
+        return Waiter.result(self) if self._state == ABANDONED else self._task.result()
 
     def _deliver(self, _task: Task[Any]) -> None:
         self._fire()
@@ -207,24 +248,56 @@ class _Raise:
         self.task._run(self.exception)
 
 
-class _Cancellation:
-    """A cancel on its way to the task's strand."""
+class Cancellation:
+    """A cancel on its way to a task in another strand.
 
-    __slots__ = ("task",)
+    `cause` is the one whose delivery passed this one on: so it is known which tasks it has come by. Tasks that wait for each
+    other in a circle would pass it on for ever; who meets it a second time takes it.
+    """
 
-    def __init__(self, task: Task[Any]) -> None:
-        self.task = task
+    __slots__ = ("cause", "depth", "message", "task", "waiter")
+
+    def __init__(self, task: Task[Any], message: Any, waiter: Join | None) -> None:
+        self.task, self.message, self.waiter = task, message, waiter
+        self.cause: Cancellation | None = here.delivering
+        self.depth: int = 0 if self.cause is None else self.cause.depth + 1
+
+    def is_coming(self) -> bool:
+        """Is it still on its way?"""
+        return self.task._state == PENDING and self in self.task._coming()
 
     def _run(self) -> None:
-        for message in self.task._arrived():
-            self.task._deliver_cancel(message)
+        task = self.task
+        if task._arrived(self):
+            here.delivering = self
+            try:
+                if self._is_back():
+                    task._take_back(self.message)
+                else:
+                    task._deliver_cancel(self.message)
+            finally:
+                here.delivering = None
+
+    def _is_back(self) -> bool:
+        """Has it come by its task before? (Of a long way that is asked now and then: each time a step takes longer.)"""
+        if self.depth > NEAR and self.depth % NEAR:
+            return False
+        cause = self.cause
+        while cause is not None:
+            if cause.task is self.task:
+                return True
+            cause = cause.cause
+        return False
 
 
 class Task(Generic[T]):
     """A coroutine in a strand of its own, made by `plait.spawn` or `plait.TaskGroup.create_task`.
 
     Every method may be called from any strand and any thread, and none of them blocks. `await task` is a checkpoint;
-    cancelling the awaiting task cancels this one, as with asyncio (use `asyncio.shield` against it).
+    cancelling the awaiting task cancels this one, as with asyncio (`asyncio.shield` prevents it), and waits until it is done.
+    But a time-out bounds the waiting: if this task doesn't take the cancel within 0.05 s, since its step doesn't end, the
+    awaiting task gets its CancelledError without it. A warning of the logger `plait` names the task; it is left to end by
+    itself, and cancelled when its step is over. A second cancel of the awaiting task has the same effect at once.
     """
 
     __slots__ = (
@@ -417,43 +490,81 @@ class Task(Generic[T]):
         if self._state != PENDING:
             self._log_traceback = False  # as asyncio: who cancels it has given up on its exception
             return False
-        here = self._is_here()
-        with _rarely:
-            cancel = self._cancel
-            if cancel is None:
-                cancel = self._cancel = _Cancel()
-            if here:
-                cancel.asked += 1
-            else:
-                cancel.coming.append(msg)
-        strand = self._home
-        if here:
+        if self._is_here():
+            self._count_cancel()
             self._deliver_cancel(msg)
-        elif strand is not None:  # otherwise it has not started: the starter will look (T3)
-            strand._post(_Cancellation(self))
+            return True
+        cancellation = self._send_cancel(msg, None)
+        if sys._getframe(1).f_code in _PASSING_ON:
+            loop = _get_running_loop() or here.main  # who cancels while nothing runs holds the main strand's turn
+            if loop is not None:
+                Grace(cancellation, loop, partial(self._release, loop, msg))
         return True
+
+    def _count_cancel(self) -> None:
+        with _rarely:
+            if self._cancel is None:
+                self._cancel = _Cancel()
+            self._cancel.asked += 1
+
+    def _send_cancel(self, msg: Any, waiter: Join | None) -> Cancellation:
+        """From elsewhere."""
+        cancellation = Cancellation(self, msg, waiter)
+        with _rarely:
+            if self._cancel is None:
+                self._cancel = _Cancel()
+            self._cancel.coming.append(cancellation)
+        strand = self._home
+        if strand is not None:  # otherwise it has not started: the starter will look (T3)
+            strand._post(cancellation)
+        return cancellation
+
+    def _coming(self) -> list[Cancellation]:
+        """The cancels on their way."""
+        return [] if self._cancel is None else list(self._cancel.coming)
 
     def _is_here(self) -> bool:
         """Is the caller in the task's strand?"""
         strand, running = self._home, _get_running_loop()
         return strand is not None and (running is strand or (running is None and strand._stopped_here()))
 
-    def _arrived(self) -> list[Any]:
-        """The oldest cancel that was coming is there, and counted: its message; [] if the first step had it (T3)."""
+    def _arrived(self, cancellation: Cancellation) -> bool:
+        """It is there, and counted; False if it is not to be delivered: the first step had it (T3), or it was taken back."""
         cancel = self._cancel
-        if cancel is None:
-            return []
+        assert cancel is not None
         with _rarely:
-            messages = cancel.coming[:1]
-            del cancel.coming[:1]
-            cancel.asked += len(messages)
-        return messages
+            if cancellation not in cancel.coming:
+                return False
+            cancel.coming.remove(cancellation)
+            cancel.asked += 1
+        return True
 
     def _deliver_cancel(self, msg: Any) -> None:
-        cancel = self._cancel
-        if self._state != PENDING or cancel is None:
-            return
-        waiting_for = self._waiting_for
+        """Deliver a cancel that was counted; along the tasks of this strand that wait for each other."""
+        task: Task[Any] = self
+        passing: list[_Cancel] = []
+        try:
+            while (cancel := task._cancel) is not None and task._state == PENDING:
+                if cancel.passing:
+                    task._take_back(msg)
+                    return
+                cancel.passing = True
+                passing.append(cancel)
+                waiting_for = task._waiting_for
+                if waiting_for.__class__ is not Join or not task._may_go_on_to(waiting_for._task):
+                    task._deliver_to(waiting_for, cancel, msg)
+                    return
+                task = waiting_for._task
+                task._count_cancel()
+        finally:
+            for cancel in passing:
+                cancel.passing = False
+
+    def _may_go_on_to(self, task: Task[Any]) -> bool:
+        """Is task one of this strand's that has asyncio's `cancel`?"""
+        return task._strand is self._strand and task is not self and type(task).cancel is Task.cancel
+
+    def _deliver_to(self, waiting_for: Any, cancel: Any, msg: Any) -> None:
         if waiting_for is None:  # running or ready
             self._strand._look_again()
         elif isinstance(waiting_for, Waiter) and waiting_for._abandon():
@@ -463,6 +574,55 @@ class Task(Generic[T]):
             return  # its end resumes us
         cancel.must = True
         cancel.message = msg
+
+    def _take_back(self, msg: Any) -> None:
+        """A cancel has come back to us, by tasks that wait for each other in a circle: don't pass it on again."""
+        waiting_for = self._waiting_for
+        if isinstance(waiting_for, Join):
+            waiting_for._give_up(msg)
+        elif waiting_for is None or isinstance(waiting_for, Waiter) or type(waiting_for).cancel is _Future.cancel:
+            self._deliver_to(waiting_for, self._cancel, msg)  # which passes nothing on
+        else:
+            waiting_for.remove_done_callback(self._wakeup)
+            waiting_for.add_done_callback(_retrieve)
+            self._resume_cancelled(msg)
+
+    def _resume_cancelled(self, message: Any) -> None:
+        """Raise CancelledError where it waits, for something that has not happened."""
+        cancel = self._cancel
+        assert cancel is not None
+        self._waiting_for = None
+        cancel.must, cancel.message = True, message
+        self._strand._ready.append(self)
+
+    def _release(self, loop: Any, message: Any) -> bool | None:
+        """Have those who wait for us in loop by a callback of asyncio's, and passed their cancel on, go on without us; None if
+        nobody does."""
+        released = None
+        for callback in self._registered():
+            if not isinstance(callback, DoneCallback) or callback._loop is not loop:
+                continue
+            call: Any = callback._callback
+            gathering: Any = variables_of(call).get("outer")
+            if getattr(gathering, "_cancel_requested", False) and not gathering.done():
+                cancelled = loop.create_future()
+                cancelled.cancel(message)
+                children = gathering._children
+                children[:] = [cancelled if child is self else child for child in children]
+            elif isinstance(call, partial) and call.func is _release_waiter and self._cancel is not None:
+                self._cancel.left_in += (loop,)
+                cancelled = self
+            else:
+                continue
+            self._forget(callback)
+            loop.call_soon(call, cancelled, context=callback._context)
+            released = True
+        return released
+
+    def _cancel_in_time(self, loop: Any, seconds: float, leave: Callable[[Any], bool]) -> None:
+        """Cancel it; if it doesn't take that in so many seconds call leave(task) in loop, the caller's, until that is True."""
+        if self._state == PENDING:
+            Grace(self._send_cancel(None, None), loop, partial(leave, self), seconds)
 
     def _due_cancel(self, coro: Any, exception: BaseException | None) -> BaseException | None:
         """What to resume with: exception, unless a cancel is due. One that is still on its way counts before the first step.
@@ -481,9 +641,10 @@ class Task(Generic[T]):
 
     def _count_arrived(self) -> None:
         """Before the first step: every cancel that is on its way is there, and due (T3)."""
-        while messages := self._arrived():
-            cancel: Any = self._cancel  # read after: a canceller makes it at any time
-            cancel.must, cancel.message = True, messages[0]
+        for cancellation in self._coming():
+            if self._arrived(cancellation):
+                cancel: Any = self._cancel
+                cancel.must, cancel.message = True, cancellation.message
 
     def _take_cancel(self) -> CancelledError | None:
         """The cancel that is due, if there is one; from now on it isn't."""
@@ -547,6 +708,8 @@ class Task(Generic[T]):
         if state == RETURNED:
             return None
         if state == PENDING:
+            if self._cancel is not None and _get_running_loop() in self._cancel.left_in:
+                raise _cancelled_error(None)
             raise InvalidStateError("Result is not set.")
         if state == CANCELLED:
             raise self._make_cancelled_error()
@@ -605,6 +768,12 @@ class Task(Generic[T]):
         callbacks.append(callback)
         if self._state != PENDING:
             self._deliver_callbacks()
+
+    def _forget(self, callback: Any) -> None:
+        try:
+            self._on_done.remove(callback)  # type: ignore[union-attr]
+        except (AttributeError, ValueError):  # there is none, or it was just delivered
+            pass
 
     def _deliver_callbacks(self) -> None:
         callbacks = self._on_done
@@ -879,6 +1048,12 @@ def unlisted_tasks() -> list[Any]:
     c_task = asyncio.Task
     found: list[Any] = [each for each in gc.get_objects() if issubclass(type(each), c_task)]
     return [task for task in found if task.get_coro() is not None]  # made whole, and with a step to make
+
+
+def _retrieve(future: Any) -> None:
+    """Nobody asks what became of it any more."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _cancelled_error(message: Any) -> CancelledError:

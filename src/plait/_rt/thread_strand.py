@@ -16,6 +16,7 @@ import warnings
 from asyncio import Handle
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
+from collections.abc import Collection
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import TYPE_CHECKING, Any
 
@@ -341,14 +342,14 @@ class ThreadStrand(Strand):
         self._asyncgens_shutdown_called = True  # type: ignore[misc]
         pool = self._pool
         stuck = await _cancel_pool(pool) if pool.main is self else set()
-        closing = [
-            strand._spawn(_aclose(generator), None, None, sys._getframe()) if strand is not self else _aclose(generator)
+        closing: set[Any] = {
+            strand._spawn(_aclose(generator), None, None, sys._getframe())
             for generator, strand in asyncgens.of_pool(pool)
             if not strand._closed and strand not in stuck
-        ]
-        for result in await asyncio.gather(*closing, return_exceptions=True):
-            if isinstance(result, tuple):
-                generator, error = result
+        }
+        for task in await _ended(closing, pool):
+            if not task.cancelled() and task.exception() is None and task.result() is not None:
+                generator, error = task.result()
                 self.call_exception_handler(
                     {
                         "message": f"an error occurred during closing of asynchronous generator {generator!r}",
@@ -475,6 +476,17 @@ async def _aclose(generator: Any) -> Any:
     return None
 
 
+async def _ended(tasks: set[Any], pool: Pool) -> set[Any]:
+    """Wait for tasks of any strands; those that have ended when the others are stuck for long, which are named."""
+    stuck, ended = _Stuck(pool), set()
+    while tasks:
+        done, tasks = await asyncio.wait(tasks, timeout=0.25)
+        ended |= done
+        if tasks and stuck.have(tasks):
+            break
+    return ended
+
+
 async def _cancel_pool(pool: Pool) -> set[Strand]:
     """Cancel every task of the pool's strands and wait until they are done, or stuck for long; returns the stuck strands."""
     stuck = _Stuck(pool)
@@ -501,10 +513,8 @@ async def _cancel_pool(pool: Pool) -> set[Strand]:
         else:
             await asyncio.wait(ours, timeout=0.25)
         still = [task for task in pending if not task.done()]
-        strands = stuck.strands()
-        if still and all(_home(task) in strands for task in still):
-            logger.error("shutdown gives up on %d task(s) stuck in a step for %.0f s: %r", len(still), SHUTDOWN_SECONDS, still)
-            return strands
+        if stuck.have(still):
+            return stuck.strands()
 
 
 def _cancel_in_their_strands(tasks: list[Any]) -> None:
@@ -538,10 +548,20 @@ class _Stuck:
         self._pool = pool
         self._watches: dict[Any, Watch] = {}
 
+    def have(self, tasks: Collection[Any]) -> bool:
+        """Are all of these in strands that are stuck? Then they are named. (To be asked again and again.)"""
+        self._watches = follow(self._watches, self._pool, Clock.monotonic())
+        strands = self.strands()
+        if not tasks or not all(_home(task) in strands for task in tasks):
+            return False
+        logger.error(
+            "shutdown gives up on %d task(s) stuck in a step for %.0f s: %r", len(tasks), SHUTDOWN_SECONDS, list(tasks)
+        )
+        return True
+
     def strands(self) -> set[Strand]:
-        """Whose turn has lasted longer than SHUTDOWN_SECONDS."""
+        """Whose turn had lasted longer than SHUTDOWN_SECONDS, when that was asked."""
         now = Clock.monotonic()
-        self._watches = follow(self._watches, self._pool, now)
         return {watch.strand for watch in self._watches.values() if now - watch.since > SHUTDOWN_SECONDS}
 
 

@@ -58,7 +58,7 @@ class _Callback:
         self._loop.call_soon(self._call, waiter, context=self._context)
 
 
-class _Cancelled:
+class Cancelled:
     """In place of a C Task's callback when its wait was cancelled: nobody is to be woken any more."""
 
     __slots__ = ("message",)
@@ -167,7 +167,7 @@ class Waiter:
         if not self._abandon():
             return False
         if isinstance(sleeper, _Callback):
-            self._sleeper = _Cancelled(msg)  # type: ignore[assignment]
+            self._sleeper = Cancelled(msg)  # type: ignore[assignment]
             sleeper._wake_soon(self)
         return True
 

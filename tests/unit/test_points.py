@@ -19,6 +19,7 @@ from unit_helpers import GIL_BUILD, LONG, eventually, eventually_in_thread, in_p
 
 import plait
 from plait._rt import hogs
+from plait._rt import worker as worker_module
 from plait._rt.clock import Clock
 from plait._rt.gap import Gaps
 from plait._rt.hogs import Hogs
@@ -158,7 +159,7 @@ async def test_one_whose_processor_is_taken_in_that_moment_makes_its_step_all_th
     teach(blocks, computes=False)
     task = pool().new_task(blocks(), None, None, sys._getframe())  # not scheduled yet: its steps are short, and forgiven
     worker: Any = Robbed(task)
-    Worker.before_step(worker, task)
+    Worker._expect_step(worker, task)
     assert worker.gave == 0
     assert worker.timed_since > (0.0, 0.0)
     pool().schedule(task)
@@ -423,3 +424,29 @@ def test_the_monitor_looks_again_when_a_step_has_had_its_time() -> None:
     assert monitor._tick() == usual
     assert not monitor._is_long(worker, watch, 100.0 + 0.0098)
     assert monitor._tick() == pytest.approx(0.0002)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_step_is_made_though_its_place_cant_be_told(
+    first: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What goes wrong before the step of a suspect loses no task, and no worker."""
+
+    async def body() -> str:
+        await plait.sleep(0.001)
+        await asyncio.sleep(0.001)
+        return "done"
+
+    def fail(*_args: Any) -> bool:
+        raise ZeroDivisionError("mine")
+
+    async def main() -> None:
+        points = plait.current_strand()._pool.points
+        points.suspect(body.__code__)
+        monkeypatch.setattr(worker_module, "start_of" if first else "point_of", fail)
+        tasks = [plait.spawn(body()) for _ in range(5)]
+        assert await asyncio.gather(*tasks) == ["done"] * 5
+        monkeypatch.undo()
+
+    plait.run(main())
+    assert "mine" in caplog.text

@@ -962,3 +962,135 @@ async def test_a_callback_is_removed_from_another_thread_too() -> None:
     await task
     await asyncio.sleep(0)
     assert called == ["second"]
+
+
+# What foreign code raises when a step is over
+
+
+class Foreign:
+    """A future of somebody else's."""
+
+    _asyncio_future_blocking = False
+
+    def __init__(self, **raises: BaseException) -> None:
+        self.loop, self.raises, self.callbacks = asyncio.get_running_loop(), raises, []  # type: ignore[var-annotated]
+
+    def _raise(self, where: str) -> None:
+        error = self.raises.pop(where, None)
+        if error is not None:
+            raise error
+
+    def get_loop(self) -> Any:
+        self._raise("get_loop")
+        return self.loop
+
+    def add_done_callback(self, callback: Any, *, context: Any = None) -> None:
+        self._raise("add_done_callback")
+        self.callbacks.append((callback, context))
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._raise("cancel")
+        for callback, context in self.callbacks:
+            self.loop.call_soon(callback, self, context=context)
+        return True
+
+    def __await__(self) -> Any:
+        self._asyncio_future_blocking = True
+        yield self
+        raise asyncio.CancelledError
+
+
+class Nasty:
+    """What is yielded may be anything."""
+
+    @property
+    def __class__(self) -> Any:
+        raise ZeroDivisionError("mine")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None: ...
+
+    def __await__(self) -> Any:
+        yield self
+
+
+STARTS = [plait.spawn, asyncio.create_task]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("error", [ValueError("mine"), asyncio.CancelledError("mine"), GeneratorExit("mine")])
+@everywhere
+async def test_what_a_futures_cancel_raises_is_logged(
+    start: Any, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task waits on, as with asyncio, and is cancelled by the next one; others go on."""
+    waiting: list[Any] = []
+
+    async def job(itself: bool) -> None:
+        if itself:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+        waiting.append(Foreign(cancel=error))
+        await waiting[-1]
+
+    for itself in (True, False):
+        caplog.clear()
+        task = start(job(itself))
+        await eventually(lambda: waiting and waiting[-1].callbacks)
+        if not itself:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        await eventually(lambda: "Exception in callback" in caplog.text)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        waiting.clear()
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("method", ["get_loop", "add_done_callback"])
+@everywhere
+async def test_what_raises_as_a_wait_begins_is_raised_in_the_task(start: Any, method: str) -> None:
+    async def job(awaited: Any) -> str:
+        try:
+            await awaited()
+        except (ValueError, asyncio.CancelledError, ZeroDivisionError) as error:
+            return str(error)
+        return "nothing"
+
+    for error in (ValueError("mine"), asyncio.CancelledError("mine")):
+        assert await start(job(lambda error=error: Foreign(**{method: error}))) == "mine"
+    assert await start(job(Nasty)) == "mine"
+
+
+@pytest.mark.parametrize("start", STARTS)
+@everywhere
+async def test_a_callback_that_cant_be_delivered_is_logged_and_the_others_are(
+    start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)  # where a coroutine function is refused as a callback
+    called: list[Any] = []
+    try:
+        task = start(asyncio.sleep(0.01))
+        task.add_done_callback(value)
+        task.add_done_callback(called.append)
+        await task
+        await eventually(lambda: called == [task])
+        assert "coroutines cannot be used" in caplog.text
+    finally:
+        loop.set_debug(False)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@everywhere
+async def test_a_task_that_cancels_and_then_awaits_itself(start: Any) -> None:
+    async def job() -> str:
+        me: Any = asyncio.current_task()
+        me.cancel("mine")
+        try:
+            await me
+        except asyncio.CancelledError as error:
+            return str(error)
+        return "nothing"
+
+    assert await start(job()) == "mine"

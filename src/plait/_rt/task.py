@@ -121,10 +121,8 @@ class Join(Waiter):
 
     def _park(self, task: Task[Any]) -> None:
         if task is self._task:
-            task._waiting_for = None
-            task._strand._ready.append(_Raise(task, RuntimeError(f"Task cannot await on itself: {task!r}")))
-        else:
-            super()._park(task)
+            raise RuntimeError(f"Task cannot await on itself: {task!r}")
+        super()._park(task)
 
     def _enrol(self) -> None:
         self._task._add_callback(self)
@@ -275,6 +273,8 @@ class Cancellation:
                     task._take_back(self.message)
                 else:
                     task._deliver_cancel(self.message)
+            except BaseException as error:
+                task._report(error)
             finally:
                 here.delivering = None
 
@@ -390,23 +390,38 @@ class Task(Generic[T]):
 
     def _suspend(self, yielded: Any) -> None:
         """Register with what the coroutine waits for, now that it is suspended."""
-        if yielded.__class__ is _Future and yielded._asyncio_future_blocking and yielded.get_loop() is self._strand:
-            yielded._asyncio_future_blocking = False  # the common case, without the questions below
-            yielded.add_done_callback(self._wakeup, context=self._context)
-            self._waiting_for = yielded
-        elif isinstance(yielded, Waiter):
-            self._waiting_for = yielded
-            yielded._park(self)
-        else:
-            try:
+        try:
+            if yielded.__class__ is _Future and yielded._asyncio_future_blocking and yielded.get_loop() is self._strand:
+                yielded._asyncio_future_blocking = False  # the common case, without the questions below
+                yielded.add_done_callback(self._wakeup, context=self._context)
+                self._waiting_for = yielded
+            elif isinstance(yielded, Waiter):
+                self._waiting_for = yielded
+                yielded._park(self)
+            else:
                 self._suspend_on(yielded)
-            except Exception as problem:  # foreign code: its faults are the task's
-                self._strand._ready.append(_Raise(self, problem))
-                return
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as problem:  # foreign code: its faults are the task's
+            self._waiting_for = None
+            self._strand._ready.append(_Raise(self, problem))
+            return
         cancel = self._cancel
         if cancel is not None and cancel.must:  # it cancelled itself in this step
             cancel.must = False
-            self._deliver_cancel(cancel.message)
+            try:
+                self._deliver_cancel(cancel.message)
+            except BaseException as error:
+                cancel.must = True
+                self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        """Foreign code raised, of which no coroutine is to know: tell the strand's exception handler, as asyncio does."""
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            raise error
+        context = {"message": f"Exception in callback, between two steps of {self!r}", "exception": error, "task": self}
+        home: Any = self._home
+        home.call_exception_handler(context)
 
     def _suspend_on(self, yielded: Any) -> None:
         """The same for something that may be a future, of asyncio's or of somebody else's."""
@@ -476,7 +491,10 @@ class Task(Generic[T]):
         group, self._value = self._value, value
         self._state = state
         if group is not None:
-            group._deliver(self)
+            try:
+                group._deliver(self)
+            except BaseException as error:
+                self._report(error)
         if self._on_done:
             self._deliver_callbacks()
 
@@ -782,7 +800,10 @@ class Task(Generic[T]):
                 callback = callbacks.pop(0)
             except IndexError:  # another thread took it
                 return
-            callback._deliver(self)
+            try:
+                callback._deliver(self)
+            except BaseException as error:
+                self._report(error)
 
     # What it is
 
@@ -952,7 +973,10 @@ class LocalTask(Task[T]):
         """By a handle, which debug mode looks at."""
         callback = DoneCallback(self._call, (), self._strand, self._call_context)
         self._call = self._call_context = None
-        callback._deliver(self)
+        try:
+            callback._deliver(self)
+        except BaseException as error:
+            self._report(error)
 
     def _finished_run(self) -> None:
         call, context = self._call, self._call_context

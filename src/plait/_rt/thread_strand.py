@@ -538,7 +538,11 @@ class _Cancels:
 
     def _run(self) -> None:
         for task in self._tasks:
-            task.cancel()
+            try:
+                task.cancel()
+            except Exception as error:  # foreign code: the others are cancelled all the same
+                message = f"Exception in callback: {task!r} can't be cancelled"
+                _home(task).call_exception_handler({"message": message, "exception": error, "task": task})
 
 
 class _Stuck:

@@ -152,10 +152,10 @@ class Worker:
             try:
                 full = self._round(proc, full)
             except (KeyboardInterrupt, SystemExit) as stop:
-                self._forget_point()
+                self._forget_step()
                 pool.stop_main(stop)
             except Exception:
-                self._forget_point()
+                self._forget_step()
                 logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
                 Clock.sleep(AFTER_A_FAULT)
         self._step_out()
@@ -293,7 +293,17 @@ class Worker:
     # Known points (points.py)
 
     def before_step(self, task: Task[Any]) -> None:
-        """If task is a suspect, note where it is resumed; at a known point give the processor away first."""
+        """If task is a suspect, note where it is resumed; at a known point give the processor away first.
+
+        Whatever goes wrong here, the step is made.
+        """
+        try:
+            self._expect_step(task)
+        except Exception:
+            self.point, self.timed_since = None, (0.0, 0.0)
+            logger.exception("the place where %r is resumed can't be told; it is resumed all the same", task)
+
+    def _expect_step(self, task: Task[Any]) -> None:
         coro = task._coro
         pool = self.pool
         if coro.__class__ is not CoroutineType or coro.cr_code not in pool.points.suspects:
@@ -327,8 +337,8 @@ class Worker:
             self.pool.points.took(point, Clock.monotonic() - since, time.thread_time() - clock)
             self.timed_since = 0.0, 0.0
 
-    def _forget_point(self) -> None:
-        self.point, self.timed_since = None, (0.0, 0.0)
+    def _forget_step(self) -> None:
+        self.starting, self.point, self.timed_since = None, None, (0.0, 0.0)
 
     def _count_own_refs(self) -> int:
         """How many references a strand in `_start` has that only the worker knows."""

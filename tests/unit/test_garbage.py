@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 
+import pytest
+from unit_helpers import LONG
+
+from plait._rt import interval
 from plait.diagnose import garbage
 
 
@@ -44,3 +50,33 @@ def test_a_threads_collections_are_its_own() -> None:
         assert garbage.calls_since(ident + 1, since) == []
     finally:
         garbage.unwatch()
+
+
+@pytest.mark.parametrize("of", ["interval", "garbage"])
+def test_a_finaliser_ends_another_runtime_in_the_middle(of: str) -> None:
+    """A monitor begins; a finaliser that runs there waits for another runtime's monitor, which ends."""
+    ended: list[bool] = []
+
+    def finaliser() -> None:
+        if not ended:
+            ended.append(False)
+            other = threading.Thread(target=lambda: (interval.put_back("other"), garbage.unwatch()), daemon=True)
+            other.start()
+            other.join(LONG)
+            ended[0] = not other.is_alive()
+
+    interval.lower("other")
+    garbage.watch()
+    begins = {"interval": lambda: interval.lower("one"), "garbage": garbage.watch}[of]
+    sys.settrace(lambda frame, *_: finaliser() if frame.f_code.co_name in ("_set", "_listen") else None)  # type: ignore[arg-type, func-returns-value]
+    try:
+        begins()
+    finally:
+        sys.settrace(None)
+    assert ended == [True]
+    assert (garbage._note in gc.callbacks) == (of == "garbage")
+    interval.put_back("one")
+    if of == "garbage":
+        garbage.unwatch()
+    assert garbage._note not in gc.callbacks
+    assert sys.getswitchinterval() > 2 * interval.LOW

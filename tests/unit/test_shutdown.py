@@ -694,6 +694,103 @@ plait.run(main())
     assert (code, out) == (0, "parent goes on\n"), err
 
 
+def test_a_forked_child_inherits_nothing_that_is_the_parents(program: Start) -> None:
+    """Neither locks that its threads held, nor what its monitor asked for, nor where its signals are written to."""
+    code, out, err = program(FORK + """
+import gc
+from plait._rt import interval
+from plait.diagnose import capture, garbage
+
+def check():
+    assert abs(sys.getswitchinterval() - 0.007) < 0.0001, "the switch interval is still lowered"
+    assert signal.set_wakeup_fd(-1) == -1, "signals are written to the parent's descriptor"
+    assert garbage._note not in gc.callbacks, "the monitor's"
+    assert capture._file is None
+    if capture.FREE_THREADED:
+        assert capture.stack_of(here.vitals), "the turn is the parent's"
+    assert here.vitals.life.acquire(False), "the monitor held it, and the end of the run would wait for it"
+    here.vitals.life.release()
+    child_runs()
+
+async def main():
+    global here
+    here = plait.current_strand()
+    await plait.spawn(add(1, 2))
+    sys.setswitchinterval(0.007)
+    interval.lower(here)
+    capture.stack_of(here.vitals)
+    threads = [threading.Thread(target=hold, args=(lock,)) for lock in (here.vitals.life, capture._lock)]
+    for thread in threads:
+        thread.start()
+    await asyncio.sleep(0)
+    pid = in_child(check)
+    let_go.set()
+    for thread in threads:
+        thread.join()
+    assert await plait.to_thread(ended, pid) == 0
+    interval.put_back(here)
+    say("parent goes on")
+
+let_go = threading.Event()
+def hold(lock):
+    with lock:
+        let_go.wait(20)
+
+plait.run(main())
+assert abs(sys.getswitchinterval() - 0.007) < 0.0001
+""", "-W", "ignore").end()  # fmt: skip
+    assert (code, out) == (0, "parent goes on\n"), err
+
+
+def test_a_forked_childs_signals_are_its_own(program: Start) -> None:
+    """The parent's handler isn't called for a signal that the child got."""
+    code, out, err = program(FORK + """
+got = []
+
+def child():
+    signal.raise_signal(signal.SIGUSR1)
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, got.append, 1)
+    pid = in_child(child)
+    assert await plait.to_thread(ended, pid) == 0
+    await plait.sleep(0.05)
+    assert not got
+    signal.raise_signal(signal.SIGUSR1)
+    await plait.sleep(0.05)
+    assert got == [1]
+    say("parent goes on")
+
+plait.run(main())
+""", "-W", "ignore").end()  # fmt: skip
+    assert (code, out) == (0, "parent goes on\n"), err
+
+
+@pytest.mark.parametrize("spawned", [False, True])
+def test_the_executor_of_a_forked_child_has_threads_or_refuses(program: Start, spawned: bool) -> None:
+    """A call must not wait for a thread that stayed with the parent."""
+    code, out, err = program(FORK + f"""
+spawned = {spawned}
+async def main():
+    if spawned:
+        await plait.spawn(add(1, 2))
+    assert await plait.to_thread(lambda: 7) == 7  # its thread rests
+    strand = asyncio.get_running_loop()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            assert strand._offload().submit(lambda: 7).result(10) == 7 and not spawned
+        except RuntimeError as error:
+            assert spawned and "forked" in str(error)
+        os._exit(0)
+    assert await plait.to_thread(ended, pid) == 0
+    say("parent goes on")
+
+plait.run(main())
+""", "-W", "ignore").end()  # fmt: skip
+    assert (code, out) == (0, "parent goes on\n"), err
+
+
 def test_a_forked_child_is_told_that_the_threads_stayed_behind(program: Start) -> None:
     code, out, err = program(FORK + """
 async def main():

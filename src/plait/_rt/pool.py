@@ -11,9 +11,7 @@ Ownership
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 import sys
 import threading
 import weakref
@@ -24,7 +22,7 @@ from dataclasses import dataclass
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from plait._rt import interval
+from plait._rt import forks, interval
 from plait._rt.clock import Clock
 from plait._rt.handoff import HandOff
 from plait._rt.here import here
@@ -118,6 +116,7 @@ class Pool:
             with self._starting:
                 self.check_open()
                 if self._offload is None:
+                    _note(self)
                     self._offload = Offload()
         return self._offload
 
@@ -132,8 +131,7 @@ class Pool:
             for processor in self.processors:
                 processor.holder.append(self.new_worker(processor))
             self.started = True
-            _started.add(self)
-            _watch_forks()
+            _note(self)
             self._start_workers()
             self.watch()
             self._open_door()
@@ -162,8 +160,7 @@ class Pool:
             self.check_open()
             if self.watched or not self.options.monitored:
                 return
-            _started.add(self)
-            _watch_forks()
+            _note(self)
             try:
                 self.monitor.start()
             except RuntimeError as error:
@@ -402,21 +399,25 @@ class Pool:
         worker.bell.release()
 
 
-_started: weakref.WeakSet[Pool] = weakref.WeakSet()
+_with_threads: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _note(pool: Pool) -> None:
+    """It is about to have threads, which a fork's child won't have."""
+    _with_threads.add(pool)
+    forks.in_child(_after_fork)
 
 
 def _after_fork() -> None:
     """In the child: the threads of the pools are the parent's, and so may be the holders of locks."""
     here.worker = None
     renew_lock()
-    for pool in list(_started):
-        pool.orphaned = pool.closed = pool.stopping = True
+    interval.after_fork()
+    for pool in list(_with_threads):
         pool._starting = threading.RLock()
+        pool._offload = None  # the next call makes one with threads of ours
+        pool.main.vitals.after_fork()
+        if pool.started or pool.watched:
+            pool.orphaned = pool.closed = pool.stopping = True
         if pool.door is not None:
             pool.door.forget()
-
-
-@functools.cache
-def _watch_forks() -> None:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)

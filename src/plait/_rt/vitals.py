@@ -47,6 +47,16 @@ class Vitals:
             while self._files:
                 os.close(self._files.popitem()[1])
 
+    def after_fork(self) -> None:
+        """In the child, which has another thread of that name, or none."""
+        self.life = threading.Lock()
+        while self._files:
+            os.close(self._files.popitem()[1])
+        if self.alive and self.ident == threading.get_ident():
+            self.begin()
+        else:
+            self.alive = False
+
     def cpu_ns(self) -> int:
         """Its CPU clock; -1 once it has ended. 1 us."""
         if self._clock is None:

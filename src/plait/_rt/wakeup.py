@@ -3,23 +3,31 @@
 U1  A descriptor that the program has set stays (Twisted hears of child processes by its own): ours is set where there is none.
     Only `add_signal_handler` takes it, as in asyncio.
 U2  It is never left at a descriptor of ours that is being closed, whose number may be another file's next.
+U3  Nor in a fork's child: there it is the parent's, too, which would take the child's signals for its own.
 """
 
 from __future__ import annotations
 
 import signal
 
+from plait._rt import forks
+
+_ours = -1
+
 
 def take(fd: int) -> bool:
     """Have signals written to fd, unless the program has them written somewhere (U1); are they now?"""
+    global _ours
     before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-    if before in (-1, fd):
-        return True
-    try:
-        signal.set_wakeup_fd(before)
-    except (OSError, ValueError):  # that was closed
-        return True
-    return False
+    if before not in (-1, fd):
+        try:
+            signal.set_wakeup_fd(before)
+            return False
+        except (OSError, ValueError):  # that was closed
+            pass
+    _ours = fd
+    forks.in_child(_after_fork)
+    return True
 
 
 def leave(fd: int) -> None:
@@ -30,3 +38,8 @@ def leave(fd: int) -> None:
             signal.set_wakeup_fd(current)
     except (OSError, ValueError):
         pass
+
+
+def _after_fork() -> None:
+    if _ours >= 0:
+        leave(_ours)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
+from plait._rt import forks
 from plait._rt.clock import Clock
 
 Call = tuple[CodeType, int]  # and the instruction that it is at
@@ -53,8 +54,24 @@ def stack_of(vitals: Any) -> list[Frame]:
     """The stack of a thread (given as its vitals), innermost first; empty when it has ended or did not answer."""
     if not FREE_THREADED or not SIGNAL:  # there is no other way then
         return frames_of(calls_of(vitals.ident))
-    with _lock:
+    forks.in_child(_after_fork)
+    if not _lock.acquire(False):  # another runtime's monitor asks just now, and may be in a finaliser that waits for this one
+        return []
+    try:
         return _from_signal(vitals)
+    finally:
+        _lock.release()
+
+
+def _after_fork() -> None:
+    """In the child: the file and the turn are the parent's. The handler writes to it until another is asked for here."""
+    global _file, _lock, _owing
+    _lock = threading.Lock()
+    _owing = None
+    if _file is not None:
+        faulthandler.unregister(SIGNAL)
+        os.close(_file)
+        _file = None
 
 
 def calls_of(ident: int) -> list[Call]:

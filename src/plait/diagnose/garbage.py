@@ -12,15 +12,16 @@ import threading
 from collections import deque
 from typing import Any
 
+from plait._rt import forks
 from plait._rt.clock import Clock
 from plait._rt.processor import items_of
+from plait._rt.settle import Settle
 from plait.diagnose.capture import Call, calls_from
 
 _Span = tuple[int, float, float, list[Call]]  # a collection: its thread, when it began and ended, and in what
 _began: dict[int, float] = {}
 _last: deque[_Span] = deque(maxlen=128)
-_users = 0
-_lock = threading.Lock()
+_users: list[None] = []
 
 
 def _note(phase: str, _info: dict[str, Any]) -> None:
@@ -42,21 +43,34 @@ def _calls() -> list[Call]:
 
 def watch() -> None:
     """Begin to note collections; counted, for several runtimes may do so."""
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            gc.callbacks.append(_note)
+    _users.append(None)
+    forks.in_child(_after_fork)
+    _settle()
 
 
 def unwatch() -> None:
     """The other end of `watch`."""
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            gc.callbacks.remove(_note)
-            _last.clear()
+    _users.pop()
+    _settle()
+
+
+def _after_fork() -> None:
+    """In the child: who watched stayed with the parent."""
+    _users.clear()
+    _began.clear()
+    _settle.after_fork()
+
+
+def _listen() -> None:
+    if _users:
+        if _note not in gc.callbacks:
+            gc.callbacks.append(_note)
+    elif _note in gc.callbacks:
+        gc.callbacks.remove(_note)
+        _last.clear()
+
+
+_settle = Settle(_listen)
 
 
 def seconds_since(ident: int, since: float, now: float) -> float:

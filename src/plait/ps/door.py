@@ -56,7 +56,7 @@ class Door:
         with self._lock:
             self._pools[pool] = None
             if self._listener is None and sys.platform == "linux":
-                self._listener = _Listener.start(self)
+                self._listener = _Listener.start(self) or self._listener  # (a finaliser may have opened it meanwhile)
 
     def close(self, pool: Any) -> None:
         """No longer; after the last one the thread is gone, and the descriptor."""

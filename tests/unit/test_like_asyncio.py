@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
+import socket
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -173,3 +176,34 @@ async def test_a_c_task_is_current_while_it_runs_after_a_join() -> Any:
     other = asyncio.create_task(yields())
     task = asyncio.Task(join(other), loop=asyncio.get_running_loop())
     return await task, seen
+
+
+# What a closed loop keeps
+
+
+def kept(run: Callable[..., Any]) -> int:
+    """How many of its callbacks' arguments are kept by a loop that was closed with a reader, a timer and a callback left."""
+
+    class Argument:
+        pass
+
+    async def leave() -> Any:
+        loop = asyncio.get_running_loop()
+        arguments = [Argument() for _ in range(3)]
+        loop.add_reader(ours, print, arguments[0])
+        loop.call_later(3600, print, arguments[1])
+        future = loop.create_future()
+        future.add_done_callback(functools.partial(lambda argument, _: loop.call_soon(print, argument), arguments[2]))
+        future.cancel()
+        return loop, [weakref.ref(each) for each in arguments]
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop, arguments = run(leave())
+        gc.collect()
+        assert loop.is_closed()
+        return sum(each() is not None for each in arguments)
+
+
+def test_a_closed_loop_keeps_no_callback(capsys: Any) -> None:
+    assert kept(plait.run) == kept(asyncio.run) == 0

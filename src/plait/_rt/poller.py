@@ -108,6 +108,11 @@ class Poller(_Wakeable):
     def __len__(self) -> int:
         return len(self._handles)
 
+    def close(self) -> None:
+        """Nothing is kept for what nobody waits for any more."""
+        super().close()
+        self._handles.clear()
+
     def add(self, fd: int, kind: int, handle: Handle) -> Handle | None:
         pair = self._handles.get(fd)
         side = kind == WRITE

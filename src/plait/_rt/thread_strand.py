@@ -398,6 +398,7 @@ class ThreadStrand(Strand):
         if here.main is self:
             here.main = None  # a closed loop is its holder's alone, as in asyncio
         self._ready.clear()
+        self._timers = Timers()  # type: ignore[misc]  # a closed loop keeps no callback, nor what it would have been called with
         self._executor_shutdown_called = True  # type: ignore[misc]
         if self._default_executor is not None:
             self._default_executor.shutdown(wait=False)

@@ -555,7 +555,6 @@ class _Stuck:
 
     def have(self, tasks: Collection[Any]) -> bool:
         """Are all of these in strands that are stuck? Then they are named. (To be asked again and again.)"""
-        self._watches = follow(self._watches, self._pool, Clock.monotonic())
         strands = self.strands()
         if not tasks or not all(_home(task) in strands for task in tasks):
             return False
@@ -565,8 +564,9 @@ class _Stuck:
         return True
 
     def strands(self) -> set[Strand]:
-        """Whose turn had lasted longer than SHUTDOWN_SECONDS, when that was asked."""
+        """Whose turn has lasted longer than SHUTDOWN_SECONDS. (To be asked again and again.)"""
         now = Clock.monotonic()
+        self._watches = follow(self._watches, self._pool, now)
         return {watch.strand for watch in self._watches.values() if now - watch.since > SHUTDOWN_SECONDS}
 
 

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from asyncio.events import _get_running_loop, _set_running_loop
+from contextvars import Context
 from operator import attrgetter
 from sys import getrefcount
 from types import CoroutineType
@@ -51,6 +52,37 @@ class _NotWaitedFor(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         return True
+
+
+class _Seen:
+    """Stands for a count that nothing equals, and notes what it is compared with."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, seen: list[int]) -> None:
+        self._seen = seen
+
+    def __eq__(self, other: Any) -> bool:
+        self._seen.append(other)
+        return False
+
+
+async def _unknown() -> None:
+    """A task that doesn't come to know its strand."""
+
+
+async def _known(held: list[Any]) -> None:
+    """One that does, and has somebody else hold it."""
+    held.append(_get_running_loop())
+
+
+def _compiles() -> bool:
+    """Does the interpreter compile what runs often (since 3.14, an option)?"""
+    jit: Any = getattr(sys, "_jit", None)
+    return jit is not None and bool(jit.is_enabled())
+
+
+_own_refs: int | None = None
 
 
 class Worker:
@@ -112,7 +144,7 @@ class Worker:
     def _main(self) -> None:
         here.worker = self
         self.vitals.begin()
-        self.own_refs = self._count_own_refs()
+        self.own_refs = self._own_refs()
         sys.set_asyncgen_hooks(*hooks)
         self.bell.acquire()  # an heir is no spare before it was rung for (H5)
         try:
@@ -340,16 +372,43 @@ class Worker:
     def _forget_step(self) -> None:
         self.starting, self.point, self.timed_since = None, None, (0.0, 0.0)
 
+    def _own_refs(self) -> int:
+        """How many references `_start` finds to a strand that only the worker knows; -1 if that can't be told for sure.
+
+        It is asked of `_start` itself, with tasks of ours, once a process: it differs between interpreters, and functions.
+        Tracers and profilers may add references while they look, so none does; one that comes later makes strands look known,
+        which is safe. A compiler may leave out references that an interpreted frame has, which is not.
+        """
+        global _own_refs
+        if _own_refs is None:
+            tracer, profiler = sys.gettrace(), sys.getprofile()
+            sys.settrace(None)
+            sys.setprofile(None)
+            try:
+                _own_refs = -1 if _compiles() else self._count_own_refs()
+            finally:
+                sys.setprofile(profiler)
+                sys.settrace(tracer)
+        return _own_refs
+
     def _count_own_refs(self) -> int:
-        """How many references a strand in `_start` has that only the worker knows."""
-        strand = self.running = self.pool.bare_strand()
-        _set_running_loop(strand)
-        if MARKS_STAY:
-            current_tasks[strand] = None
-        count = getrefcount(strand)
-        forget(strand)
+        seen: list[int] = []
+        held: list[Any] = []
+        self.own_refs = _Seen(seen)  # type: ignore[assignment]
+        for coro in (_unknown(), _known(held)):
+            self._start(Task(coro, None, None, Context()))
+        self.own_refs = seen[0]
+        told = [self._keeps(coro) for coro in (_unknown(), _known(held), _unknown())]
         self._step_out()
-        return count
+        return self.own_refs if seen[1] == seen[0] + 1 and told == [True, False, True] else -1
+
+    def _keeps(self, coro: Any) -> bool:
+        """Is the strand of such a task kept for the next one?"""
+        self._start(Task(coro, None, None, Context()))
+        strand, self.unused = self.unused, None
+        if strand is not None:
+            forget(strand)
+        return strand is not None
 
     def _after(self, strand: Strand, action: Any, *args: Any) -> None:
         """Do the rest of a turn and end it, whatever happens."""

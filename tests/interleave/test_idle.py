@@ -21,7 +21,7 @@ def _parked_once(r: Any) -> None:
     assert len(set(parked)) == len(parked), "I1: a worker is in `parked` twice"
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_park_against_notify(workers: int) -> None:
     """Work that was published is found by somebody, and no worker is owed two wakes or is parked twice.
 

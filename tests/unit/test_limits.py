@@ -17,6 +17,7 @@ from unit_helpers import LONG, Program, in_plait, open_fds, value
 import plait
 from plait._rt import offload
 from plait._rt.offload import Lane
+from plait.diagnose import capture
 
 real_start = threading.Thread.start
 
@@ -179,6 +180,23 @@ def test_no_descriptors(tmp_path: Path) -> None:
     refused = outcomes.count("Too many open files 0")
     assert refused >= 4  # (a poller and its bell, and two ends of a pipe)
     assert outcomes[refused:] == ["2 0"] * (12 - refused)
+
+
+def test_no_descriptor_for_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread gives no answer then; the next time it does."""
+
+    def none_left(*_args: Any) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def main() -> None:
+        vitals = plait.current_strand().vitals  # type: ignore[attr-defined]
+        with monkeypatch.context() as patch:
+            patch.setattr(capture, "_file", None)
+            patch.setattr(capture, "_memory_file", none_left)
+            assert capture._from_signal(vitals) == []
+        assert capture.stack_of(vitals)
+
+    plait.run(main())
 
 
 # Lanes

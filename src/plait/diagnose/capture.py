@@ -118,7 +118,10 @@ def _frame_of(code: CodeType, lasti: int) -> Frame:
 def _from_signal(vitals: Any) -> list[Frame]:
     global _asked_at, _file, _owing
     if _file is None:
-        _file = _memory_file()
+        try:
+            _file = _memory_file()
+        except OSError:  # there is no descriptor left
+            return []
         faulthandler.register(SIGNAL, file=_file, all_threads=False, chain=False)
     if _owing is not None and _owing.alive:
         late = _answer(_file)

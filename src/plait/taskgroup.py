@@ -91,7 +91,7 @@ class TaskGroup(asyncio.TaskGroup):
 
     def _deliver(self, task: Task[Any]) -> None:
         """A child is done; on whatever thread it finished."""
-        if task._state == RETURNED or task._state == CANCELLED:
+        if task._phase == RETURNED or task._phase == CANCELLED:
             finished = self._finished
             finished.append(task)
             count = len(finished)

@@ -131,7 +131,7 @@ def test_short_tasks_share_a_strand() -> None:
             r.expect(len(later) == ended.count(2), "what a short task left to do was not done")
             r.expect(len(set(loops)) == len(loops), "a strand that somebody knows was passed on")
             for task in tasks:
-                r.expect(task.cancelled() or task._state == 1, f"{task}")
+                r.expect(task.cancelled() or task._phase == 1, f"{task}")
             r.check_quiet()
 
 

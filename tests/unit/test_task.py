@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
+import gc
 import io
+import pickle
+import re
 import sys
 import threading
+import traceback
+import weakref
 from collections.abc import Generator
 from typing import Any
 
@@ -1094,3 +1100,148 @@ async def test_a_task_that_cancels_and_then_awaits_itself(start: Any) -> None:
         return "nothing"
 
     assert await start(job()) == "mine"
+
+
+# What asyncio's tasks have and show
+
+
+async def in_state(make: Any, state: str) -> Any:
+    """A task in that state."""
+    gate = asyncio.get_running_loop().create_future()
+
+    async def job() -> Any:
+        if state == "raised":
+            raise ValueError("mine")
+        if state == "waits for a task":
+            return await make(forever(), name="inner")
+        if state == "returned":
+            return "result"
+        if state == "cancels itself":
+            asyncio.current_task().cancel("why")  # type: ignore[union-attr]
+            return "dropped"
+        if state == "refuses":
+            try:
+                await gate
+            except asyncio.CancelledError:
+                await asyncio.sleep(LONG)
+        return await gate
+
+    task = make(job(), name="job")
+    if state != "new":
+        await asyncio.sleep(0.001)
+    if state in ("cancelled", "refuses"):
+        task.cancel("why")
+        await asyncio.sleep(0.001)
+    if state == "ready":
+        gate.set_result(1)
+    if state == "cancelled and ready":
+        gate.set_result(1)
+        task.cancel("why")
+    return task
+
+
+STATES = (
+    "new", "waiting", "waits for a task", "ready", "cancelled and ready", "returned", "raised", "cancelled", "cancels itself",
+    "refuses",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("state", STATES)
+@in_plait
+async def test_attributes_and_repr_are_asyncios(state: str, debug: bool) -> None:
+    asyncio.get_running_loop().set_debug(debug)
+
+    def told(task: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in (
+            "_state", "_result", "_must_cancel", "_cancel_message", "_log_traceback",
+            "_asyncio_future_blocking", "_log_destroy_pending", "_exception", "_fut_waiter", "_callbacks", "_source_traceback",
+        ):  # fmt: skip
+            value = getattr(task, name)
+            plain = value is None or isinstance(value, bool | int | str)
+            found[name] = value if plain else type(value).__name__.replace("LocalTask", "Task")
+        for name in ("done", "cancelled", "cancelling", "get_name"):
+            found[name] = getattr(task, name)()
+        found["coro"] = task._coro is task.get_coro(), task._loop is task.get_loop()
+        text = re.sub(r"0x[0-9a-f]+|:\d+|Task\.task_wakeup|Task\._wakeup|<Task[A-Za-z]+Wrapper[^>]*>", "...", repr(task))
+        text = re.sub(r" created at [^ >]*", " created at ...", text)
+        found["repr"] = text if state != "waits for a task" else text.split(" wait_for=")[0]  # ours names only the next task
+        return found
+
+    found = []
+    for make in (asyncio.Task, asyncio.create_task):
+        task = await in_state(make, state)
+        found.append(told(task))
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+    assert found[1] == found[0]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@in_plait
+async def test_tasks_take_attributes_and_are_no_values(start: Any) -> None:
+    task: Any = start(forever())
+    task.mine = 7
+    task._log_destroy_pending = False
+    assert (task.mine, vars(task)["mine"]) == (7, 7)
+    with pytest.raises(AttributeError):
+        task.yours
+    for refused in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            refused(task)
+    assert {task: 1}[task] == 1
+    assert weakref.ref(task)() is task
+    task.cancel()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("start", STARTS)
+@in_plait
+async def test_a_lost_exception_comes_with_its_task(start: Any, debug: bool) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(debug)
+    contexts: list[dict[str, Any]] = []
+    variable.set("mine")
+
+    def handler(_loop: Any, context: dict[str, Any]) -> None:
+        contexts.append({**context, "variable": variable.get()})
+
+    async def fail() -> None:
+        asyncio.get_running_loop().set_exception_handler(handler)
+        raise ValueError("lost")
+
+    loop.set_exception_handler(handler)
+    task = start(fail(), name="job")
+    await asyncio.wait([task])
+    del task
+    await eventually(lambda: [gc.collect(), *contexts][1:])
+    (context,) = contexts
+    keys = ["message", "exception", "future", *(["source_traceback"] if debug else []), "variable"]
+    assert list(context) == keys
+    assert context["message"] == "Task exception was never retrieved"
+    task = context["future"]
+    assert isinstance(task, asyncio.Task)
+    assert (task.get_name(), task.get_coro().__name__, task.done()) == ("job", "fail", True)
+    assert str(task.exception()) == "lost"
+    assert "exception=ValueError('lost')" in repr(task)
+    assert ("spawned at" in repr(task)) == (start is plait.spawn)
+    if debug:
+        assert "test_a_lost_exception" in str(context["source_traceback"])
+    if sys.version_info >= (3, 12):
+        assert context["variable"] == "mine"
+    contexts.clear()
+
+
+@pytest.mark.parametrize("start", STARTS)
+@in_plait
+async def test_a_traceback_has_one_frame_of_ours_for_each_await(start: Any) -> None:
+    async def outer() -> None:
+        await start(raises(ValueError("mine")))
+
+    with pytest.raises(ValueError, match="mine") as raised:
+        await outer()
+    names = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
+    assert names[1:] == ["outer", "__await__", "raises"]

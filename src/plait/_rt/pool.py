@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -221,7 +222,10 @@ class Pool:
             self.start()
         site = site_of(frame)
         label = site if name is None else (str(name), site)
-        return Task(coro, None, label, copy_context() if context is None else context.copy())
+        task: Task[Any] = Task(coro, None, label, copy_context() if context is None else context.copy())
+        if self.main._debug:
+            task._source_traceback = traceback.extract_stack(frame)
+        return task
 
     def bare_strand(self) -> Strand:
         """A strand whose turn the caller holds."""

@@ -23,6 +23,7 @@ Invariants
 from __future__ import annotations
 
 import sys
+import traceback
 from asyncio import Handle
 from asyncio.events import _get_running_loop
 from contextvars import Context, copy_context
@@ -131,6 +132,8 @@ class Strand(AsyncioFace):
         site = site_of(frame)
         label = site if name is None else (str(name), site)
         task: Task[Any] = Task(coro, self, label, copy_context() if context is None else context.copy())
+        if self._debug:
+            task._source_traceback = traceback.extract_stack(frame)
         self._pool.tasks[task] = None
         self._post(task)
         return task

@@ -75,6 +75,7 @@ T = TypeVar("T")
 UNCANCEL_RESCINDS = sys.version_info >= (3, 13)  # does the last uncancel() take back a cancel that is still due?
 
 PENDING, RETURNED, RAISED, CANCELLED = range(4)
+_STATES = "PENDING", "FINISHED", "FINISHED", "CANCELLED"  # as asyncio calls them
 
 _stacks: Any = asyncio.base_tasks
 _format_coroutine: Any = asyncio.coroutines._format_coroutine  # type: ignore[attr-defined]
@@ -135,7 +136,7 @@ class Join(Waiter):
 
     def cancel(self, msg: str | None = None) -> bool:
         task = self._task
-        if task._state != PENDING or task._is_here():
+        if task._phase != PENDING or task._is_here():
             return task.cancel(msg)
         for cancellation in task._coming():
             if cancellation.waiter is self:  # not taken yet, and here is another one
@@ -169,6 +170,10 @@ class Join(Waiter):
     def _awaiter(self) -> Any:
         return self._sleeper if isinstance(self._sleeper, Task) else awaiter_of(self._sleeper._call)
 
+    def __repr__(self) -> str:
+        task = self._task  # without what that waits for in its turn
+        return f"<Task {task._state.lower()} name={task.get_name()!r} coro=<{_format_coroutine(task._coro)}>>"
+
 
 class DoneCallback(Handle):
     """A function to call with the finished task, in the strand that registered it.
@@ -196,30 +201,35 @@ class DoneCallback(Handle):
 
 
 class _Unretrieved:
-    """Held by a task that raised until somebody looks; if that never happens its end logs the exception."""
+    """Held by a task that raised until somebody looks: `exception` is None then."""
 
-    __slots__ = ("context", "coro", "exception", "label", "strand")
+    __slots__ = ("exception",)
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception: BaseException | None = exception
+
+
+class _ToLog(_Unretrieved):
+    """A spawned task's: if nobody ever looks its end logs the exception. (So tasks that end well have no finaliser to run.)
+
+    The task is gone by then; the exception handler gets one that says the same.
+    """
+
+    __slots__ = ("again",)
 
     def __init__(self, task: Task[Any], exception: BaseException) -> None:
-        self.exception: BaseException | None = exception
-        task.get_name()  # so that the label has it
-        self.label, self.coro, self.strand, self.context = task._label, task._coro, task._strand, task._context
-
-    def get_context(self) -> Context:
-        """asyncio calls the exception handler in the context of what the report is about."""
-        return self.context
-
-    def __repr__(self) -> str:
-        name, site = self.label if isinstance(self.label, tuple) else (self.label, None)
-        spawned = f" spawned at {site}" if site else ""
-        return f"<Task finished name={name!r} coro=<{_format_coroutine(self.coro)}> exception={self.exception!r}{spawned}>"
+        super().__init__(exception)
+        self.again = (task._coro, task._strand, task._label, task._context), task._source_traceback
 
     def __del__(self) -> None:
         if self.exception is None:
             return
-        site = self.label[1] if isinstance(self.label, tuple) else None
-        message = "Task exception was never retrieved" + (f" (spawned at {site})" if site else "")
-        self.strand.call_exception_handler({"message": message, "exception": self.exception, "future": self})
+        made, traceback = self.again
+        task: Task[Any] = Task(*made)
+        task._value, task._phase = (self.exception, _Unretrieved(self.exception), self.exception.__traceback__), RAISED
+        if traceback is not None:
+            task._source_traceback = traceback
+        task._log_lost()
 
 
 class LeftStrand:
@@ -262,7 +272,7 @@ class Cancellation:
 
     def is_coming(self) -> bool:
         """Is it still on its way?"""
-        return self.task._state == PENDING and self in self.task._coming()
+        return self.task._phase == PENDING and self in self.task._coming()
 
     def _run(self) -> None:
         task = self.task
@@ -301,13 +311,14 @@ class Task(Generic[T]):
     """
 
     __slots__ = (
+        "__dict__",  # made when somebody keeps something there; asyncio's tasks have one
         "__weakref__",
         "_cancel",
         "_context",
         "_coro",
         "_label",
         "_on_done",
-        "_state",
+        "_phase",
         "_strand",
         "_value",
         "_waiting_for",
@@ -316,6 +327,7 @@ class Task(Generic[T]):
     _next = None  # a task that has not started stands in a run queue itself, with no fast path
     _asyncio_future_blocking = False  # so that asyncio takes it for a future; `__await__` yields a Join in its stead
     _log_destroy_pending = True
+    _source_traceback: Any = None
 
     __class_getitem__: Any = classmethod(GenericAlias)  # type: ignore[assignment]
     __class__: Any = asyncio.Task  # for isinstance(task, asyncio.Task); so no super() in here, which would mean that
@@ -325,7 +337,7 @@ class Task(Generic[T]):
         self._strand = strand
         self._context = context
         self._label = label  # a name, a Site, both in a tuple, or None
-        self._state = PENDING
+        self._phase = PENDING
         self._cancel: _Cancel | None = None
         self._value: Any = None
         self._waiting_for: Any = None
@@ -337,7 +349,7 @@ class Task(Generic[T]):
         """Make one step."""
         strand = self._strand
         if strand._marked is not self:
-            if self._state:
+            if self._phase:
                 return self._finished_run()
             if MARKS_STAY:  # mark(), without the price of a call
                 current_tasks[strand] = strand._marked = self
@@ -473,11 +485,25 @@ class Task(Generic[T]):
                 self._cancel.message = None
             self._finish(CANCELLED, raised)
         else:
-            self._finish(RAISED, (raised, _Unretrieved(self, raised), raised.__traceback__))
+            self._finish(RAISED, (raised, self._unretrieved(raised), raised.__traceback__))
             if isinstance(raised, KeyboardInterrupt | SystemExit):
                 self._log_traceback = False  # it comes out of run()
                 if strand._pool.stop_main(raised):
                     raise raised
+
+    def _unretrieved(self, raised: BaseException) -> _Unretrieved:
+        self.get_name()  # so that the label has it
+        return _ToLog(self, raised)
+
+    def _log_lost(self) -> None:
+        """What it raised was lost: tell the exception handler, as asyncio does."""
+        context = {"message": "Task exception was never retrieved", "exception": self._value[0], "future": self}
+        self._tell(context)
+
+    def _tell(self, context: dict[str, Any]) -> None:
+        if self._source_traceback:
+            context["source_traceback"] = self._source_traceback
+        self._strand.call_exception_handler(context)
 
     def _finish(self, state: int, value: Any) -> None:
         strand = self._strand
@@ -489,7 +515,7 @@ class Task(Generic[T]):
     def _settle(self, state: int, value: Any) -> None:
         """Set the result and tell who waits for it (T5, T6)."""
         group, self._value = self._value, value
-        self._state = state
+        self._phase = state
         if group is not None:
             try:
                 group._deliver(self)
@@ -505,7 +531,7 @@ class Task(Generic[T]):
 
         From the task's own strand it takes effect at once, from elsewhere when the strand gets to it.
         """
-        if self._state != PENDING:
+        if self._phase != PENDING:
             self._log_traceback = False  # as asyncio: who cancels it has given up on its exception
             return False
         if self._is_here():
@@ -562,7 +588,7 @@ class Task(Generic[T]):
         task: Task[Any] = self
         passing: list[_Cancel] = []
         try:
-            while (cancel := task._cancel) is not None and task._state == PENDING:
+            while (cancel := task._cancel) is not None and task._phase == PENDING:
                 if cancel.passing:
                     task._take_back(msg)
                     return
@@ -639,7 +665,7 @@ class Task(Generic[T]):
 
     def _cancel_in_time(self, loop: Any, seconds: float, leave: Callable[[Any], bool]) -> None:
         """Cancel it; if it doesn't take that in so many seconds call leave(task) in loop, the caller's, until that is True."""
-        if self._state == PENDING:
+        if self._phase == PENDING:
             Grace(self._send_cancel(None, None), loop, partial(leave, self), seconds)
 
     def _due_cancel(self, coro: Any, exception: BaseException | None) -> BaseException | None:
@@ -702,27 +728,32 @@ class Task(Generic[T]):
 
     def done(self) -> bool:
         """Has it returned, raised or been cancelled?"""
-        return self._state != PENDING
+        return self._phase != PENDING
 
     def cancelled(self) -> bool:
         """Did it end by a cancel?"""
-        return self._state == CANCELLED
+        return self._phase == CANCELLED
 
     def result(self) -> T:
         """What it returned; raises what it raised, or CancelledError, or InvalidStateError while it is not done."""
-        if self._state == RETURNED:
+        if self._phase == RETURNED:
             return self._value  # type: ignore[no-any-return]
-        exception = self.exception()
+        exception = self._raised()
         if exception is None:  # it returned between the two looks
             return self._value  # type: ignore[no-any-return]
         try:
-            raise exception.with_traceback(self._value[2])
+            raise exception
         finally:
             self = exception = None  # type: ignore[assignment]  # no cycle through this frame
 
+    def _raised(self) -> BaseException | None:
+        """What `result` raises, with the traceback that it had at the end of the task."""
+        exception = self.exception()
+        return None if exception is None else exception.with_traceback(self._value[2])
+
     def exception(self) -> BaseException | None:
         """What it raised, or None; raises CancelledError if it was cancelled, InvalidStateError while it is not done."""
-        state = self._state
+        state = self._phase
         if state == RETURNED:
             return None
         if state == PENDING:
@@ -744,10 +775,12 @@ class Task(Generic[T]):
         raise RuntimeError("Task does not support set_exception operation")
 
     def __await__(self) -> Generator[Any, None, T]:
-        if self._state == PENDING:
+        if self._phase == PENDING:
             yield from Join(self)
+        if self._phase == RETURNED:
+            return self._value  # type: ignore[no-any-return]
         try:
-            return self.result()
+            raise self._raised() or InvalidStateError("Result is not set.")
         finally:
             self = None  # type: ignore[assignment]  # the traceback of what it raised has this frame: no cycle
 
@@ -784,7 +817,7 @@ class Task(Generic[T]):
                 if callbacks is None:
                     callbacks = self._on_done = []
         callbacks.append(callback)
-        if self._state != PENDING:
+        if self._phase != PENDING:
             self._deliver_callbacks()
 
     def _forget(self, callback: Any) -> None:
@@ -856,26 +889,43 @@ class Task(Generic[T]):
         """Print them."""
         _stacks._task_print_stack(self, limit, file)
 
+    # What asyncio's tasks have beside that, and its own modules and libraries read
+
     @property
-    def _exception(self) -> BaseException | None:  # asyncio's stack printer reads it
-        return self._value[0] if self._state == RAISED else None
+    def _state(self) -> str:
+        return _STATES[self._phase]
+
+    @property
+    def _result(self) -> Any:
+        return self._value if self._phase == RETURNED else None
+
+    @property
+    def _exception(self) -> BaseException | None:
+        return self._value[0] if self._phase == RAISED else None
+
+    @property
+    def _num_cancels_requested(self) -> int:
+        return self.cancelling()
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        raise TypeError(f"cannot pickle '{type(self).__name__}' object")
 
     def _make_cancelled_error(self) -> CancelledError:  # asyncio.gather asks for it, of its last child, however that ended
         error = None
-        if self._state == CANCELLED:
+        if self._phase == CANCELLED:
             with _rarely:  # the first to ask gets the one that was raised, and its message, as in asyncio
                 error, self._value = self._value, None
         return _cancelled_error(self._cancel_message) if error is None else error
 
     @property
     def _log_traceback(self) -> bool:  # and asyncio's shield
-        return self._state == RAISED and self._value[1].exception is not None
+        return self._phase == RAISED and self._value[1].exception is not None
 
     @_log_traceback.setter
     def _log_traceback(self, value: bool) -> None:
         if value:
             raise ValueError("_log_traceback can only be set to False")
-        if self._state == RAISED:
+        if self._phase == RAISED:
             self._value[1].exception = None
 
     @property
@@ -891,7 +941,7 @@ class Task(Generic[T]):
 
     @property
     def _asyncio_awaited_by(self) -> frozenset[Any] | None:  # asyncio's call graph
-        group = self._value if self._state == PENDING else None
+        group = self._value if self._phase == PENDING else None
         waiting = [*self._registered(), *([group] if hasattr(group, "_awaiter") else [])]
         return set_of(each._awaiter() for each in waiting)
 
@@ -906,7 +956,8 @@ class Task(Generic[T]):
 
     @property
     def _fut_waiter(self) -> Any:  # anyio reads it to tell whether a cancel can be delivered
-        return self._waiting_for
+        waiting_for = self._waiting_for
+        return waiting_for._task if isinstance(waiting_for, Join) else waiting_for
 
     @property
     def _loop(self) -> Any:  # asyncio.TaskGroup and others read it
@@ -914,22 +965,22 @@ class Task(Generic[T]):
 
     def __repr__(self) -> str:
         """As asyncio's tasks print themselves, with the spawn site."""
-        state = "pending" if self._state == PENDING else "cancelled" if self._state == CANCELLED else "finished"
+        state = "pending" if self._phase == PENDING else "cancelled" if self._phase == CANCELLED else "finished"
         if state == "pending" and self.cancelling():
             state = "cancelling"
         parts = [state, f"name={self.get_name()!r}", f"coro=<{_format_coroutine(self._coro)}>"]
         if self._waiting_for is not None:
             parts.append(f"wait_for={self._waiting_for!r}")
-        if self._state == RAISED:
+        if self._phase == RAISED:
             parts.append(f"exception={self._value[0]!r}")
-        elif self._state == RETURNED:
+        elif self._phase == RETURNED:
             parts.append(f"result={reprlib.repr(self._value)}")
         callbacks = self._callbacks
         if callbacks:
             parts.append(_format_callbacks(callbacks))
         if self.spawn_site is not None:
             parts.append(f"spawned at {self.spawn_site}")
-        elif traced := getattr(self, "_source_traceback", None):
+        elif traced := self._source_traceback:
             parts.append(f"created at {traced[-1].filename}:{traced[-1].lineno}")
         return f"<Task {' '.join(parts)}>"
 
@@ -943,7 +994,7 @@ class LocalTask(Task[T]):
     _call_context: Any
 
     def __init__(self, coro: Any, strand: Strand, name: Any, context: Context | None, traced: bool) -> None:
-        self._coro, self._strand, self._state = coro, strand, PENDING
+        self._coro, self._strand, self._phase = coro, strand, PENDING
         self._label = name if name is None else str(name)
         self._context = copy_context() if context is None else context
         self._cancel = self._value = self._waiting_for = self._on_done = self._call = None
@@ -960,7 +1011,7 @@ class LocalTask(Task[T]):
         elif not MARKS_STAY:
             unmark(strand)
         self._value = value
-        self._state = state
+        self._phase = state
         if self._call is not None:
             if strand._debug:
                 self._call_soon()
@@ -1000,7 +1051,7 @@ class LocalTask(Task[T]):
         """Call fn(task) when it is done, in the strand that is calling now (the task's own if none is)."""
         running = _get_running_loop()
         context = copy_context() if context is None else context
-        if running is self._strand and self._call is None and self._on_done is None and self._state == PENDING:
+        if running is self._strand and self._call is None and self._on_done is None and self._phase == PENDING:
             self._call, self._call_context = fn, context  # T5
         else:
             self._add_callback(DoneCallback(fn, (), running, context))
@@ -1008,18 +1059,18 @@ class LocalTask(Task[T]):
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """Forget fn; returns how often it was registered."""
         removed = Task.remove_done_callback(self, fn)
-        if self._state != PENDING:  # it is queued
+        if self._phase != PENDING:  # it is queued
             return removed
         with _rarely:  # nobody else removes it, so what is cleared is what was compared
             if self._call is None or self._call != fn:
                 return removed
             self._call = None
-        return removed + (self._state == PENDING)  # else the end, which looks after it changed the state, may have it
+        return removed + (self._phase == PENDING)  # else the end, which looks after it changed the state, may have it
 
     def _registered(self) -> list[Any]:
         registered = Task._registered(self)
         call = self._call
-        if call is not None and self._state == PENDING:
+        if call is not None and self._phase == PENDING:
             registered.insert(0, DoneCallback(call, (), self._strand, self._call_context))
         return registered
 
@@ -1027,12 +1078,16 @@ class LocalTask(Task[T]):
         """Its strand."""
         return self._strand
 
+    def _unretrieved(self, raised: BaseException) -> _Unretrieved:
+        return _Unretrieved(raised)
+
     def __del__(self) -> None:
-        if self._state == PENDING and self._log_destroy_pending:
-            context = {"task": self, "message": "Task was destroyed but it is pending!"}
-            if self._source_traceback:
-                context["source_traceback"] = self._source_traceback
-            self._strand.call_exception_handler(context)
+        phase = self._phase
+        if phase == PENDING:
+            if self._log_destroy_pending:
+                self._tell({"task": self, "message": "Task was destroyed but it is pending!"})
+        elif phase == RAISED and self._value[1].exception is not None:
+            self._log_lost()
 
 
 # asyncio's registry of tasks that aren't its own: a WeakSet, called `_all_tasks` before 3.12; from 3.14 on it has no name,
@@ -1050,7 +1105,7 @@ _forget_task: Any = _registry._remove  # type: ignore[attr-defined]
 def task_of(item: Any) -> Task[Any] | None:
     """The task that a queue item makes a step of, or cancels; None for a callback, and what else stands in queues."""
     if isinstance(item, Task):
-        return item if item._state == PENDING else None
+        return item if item._phase == PENDING else None
     found = getattr(item, "_sleeper", None) if isinstance(item, Waiter) else getattr(item, "task", None)
     return found if isinstance(found, Task) else None
 

@@ -1245,3 +1245,37 @@ async def test_a_traceback_has_one_frame_of_ours_for_each_await(start: Any) -> N
         await outer()
     names = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
     assert names[1:] == ["outer", "__await__", "raises"]
+
+
+@everywhere
+async def test_default_names_are_unique_and_in_the_order_of_creation() -> None:
+    """Whoever asks first, and whoever makes the task; asyncio's own tasks, too."""
+
+    async def name() -> str:
+        return asyncio.current_task().get_name()  # type: ignore[union-attr]
+
+    made: list[Any] = []
+    for _ in range(20):
+        made += [make(name()) for make in (asyncio.create_task, asyncio.Task, plait.spawn)]
+        made.append(asyncio.create_task(name(), name="given"))
+        made.append(asyncio.Task(name(), name="given, too"))
+    await made[1]
+    numbers = [int(task.get_name()[5:]) for task in reversed(made) if "given" not in task.get_name()]
+    assert len(numbers) == 60
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert [await task for task in made] == [task.get_name() for task in made]
+
+
+def test_names_are_unique_though_many_threads_make_tasks() -> None:
+    names: list[str] = []
+
+    async def spawns() -> None:
+        tasks = [plait.spawn(value(None)) for _ in range(300)] + [asyncio.create_task(value(None)) for _ in range(300)]
+        names.extend(task.get_name() for task in tasks)
+        await asyncio.gather(*tasks)
+
+    async def main() -> None:
+        await asyncio.gather(*(plait.spawn(spawns()) for _ in range(8)))
+
+    plait.run(main(), workers=4)
+    assert len(set(names)) == len(names) == 8 * 600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ class _Here(threading.local):
     worker: Worker | None = None
     main: ThreadStrand | None = None
     """The main strand that this thread ran last."""
+    numbers: Iterator[int] = iter(())
+    """Those that the next tasks made here get (numbers.py)."""
     delivering: Cancellation | None = None
     """The cancel from another strand that this thread delivers just now."""
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt import asyncgens, base
 from plait._rt.clock import Clock
 from plait._rt.handles import Handle, TimerHandle
+from plait._rt.numbers import C_STEP, name_c_task, next_number
 from plait._rt.selector_face import SelectorFace
 from plait._rt.streams import hasten
 from plait._rt.task import LocalTask, Task, check_coroutine
@@ -141,6 +142,8 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         if callback.__class__ is MethodType and callback.__func__ is _WAKEUP:
             self._ready.append(callback.__self__)  # a future woke one of our tasks: no handle needed
             return None
+        if callback.__class__ is C_STEP:
+            name_c_task(callback)
         handle = Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
@@ -156,6 +159,8 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         if callback.__class__ is MethodType and callback.__func__ is _WAKEUP:
             self._post(callback.__self__)
             return None
+        if callback.__class__ is C_STEP:
+            name_c_task(callback)
         handle = asyncio.Handle(callback, args, self, context)
         if handle._source_traceback:  # type: ignore[attr-defined]
             del handle._source_traceback[-2:]  # type: ignore[attr-defined]
@@ -236,6 +241,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         if options:
             if options.pop("eager_start", None):
                 c_task: Any = asyncio.Task
+                name = f"Task-{next_number()}" if name is None else name
                 return c_task(coro, loop=self, name=name, context=context, eager_start=True)
             if options:
                 raise TypeError(f"create_task() got an unexpected keyword argument {next(iter(options))!r}")

@@ -62,6 +62,7 @@ from plait._rt.grace import Grace
 from plait._rt.handles import Handle
 from plait._rt.here import here
 from plait._rt.mark import MARKS_STAY, current_tasks, mark, unmark
+from plait._rt.numbers import next_number
 from plait._rt.site import Site
 from plait._rt.waiter import ABANDONED, Cancelled, Waiter
 from plait.errors import WrongStrand
@@ -89,7 +90,6 @@ _PASSING_ON = {  # who in asyncio cancels what it waits for by a callback of its
 }
 NEAR = 100  # so many deliveries are looked through each time for a circle
 _rarely = threading.RLock()
-_names = 0
 _send: Any = CoroutineType.send  # called unbound: no bound method a step
 
 
@@ -219,7 +219,8 @@ class _ToLog(_Unretrieved):
 
     def __init__(self, task: Task[Any], exception: BaseException) -> None:
         super().__init__(exception)
-        self.again = (task._coro, task._strand, task._label, task._context), task._source_traceback
+        label = task._label if isinstance(task._label, tuple) else (task.get_name(), task._label)
+        self.again = (task._coro, task._strand, label, task._context), task._source_traceback
 
     def __del__(self) -> None:
         if self.exception is None:
@@ -317,6 +318,7 @@ class Task(Generic[T]):
         "_context",
         "_coro",
         "_label",
+        "_number",
         "_on_done",
         "_phase",
         "_strand",
@@ -337,6 +339,7 @@ class Task(Generic[T]):
         self._strand = strand
         self._context = context
         self._label = label  # a name, a Site, both in a tuple, or None
+        self._number = next_number() if label.__class__ is Site else 0  # of its default name
         self._phase = PENDING
         self._cancel: _Cancel | None = None
         self._value: Any = None
@@ -492,7 +495,6 @@ class Task(Generic[T]):
                     raise raised
 
     def _unretrieved(self, raised: BaseException) -> _Unretrieved:
-        self.get_name()  # so that the label has it
         return _ToLog(self, raised)
 
     def _log_lost(self) -> None:
@@ -860,12 +862,7 @@ class Task(Generic[T]):
         """Its name, "Task-N" unless it was given one."""
         label = self._label
         if label is None or isinstance(label, Site):
-            global _names
-            with _rarely:
-                if self._label is label:
-                    _names += 1
-                    self.set_name(f"Task-{_names}")
-                label = self._label
+            return f"Task-{self._number}"
         return label[0] if isinstance(label, tuple) else label  # type: ignore[no-any-return]
 
     def set_name(self, value: object) -> None:
@@ -995,7 +992,7 @@ class LocalTask(Task[T]):
 
     def __init__(self, coro: Any, strand: Strand, name: Any, context: Context | None, traced: bool) -> None:
         self._coro, self._strand, self._phase = coro, strand, PENDING
-        self._label = name if name is None else str(name)
+        self._label, self._number = (None, next_number()) if name is None else (str(name), 0)
         self._context = copy_context() if context is None else context
         self._cancel = self._value = self._waiting_for = self._on_done = self._call = None
         self._log_destroy_pending = True

@@ -2,7 +2,7 @@
 # make test     ruff, mypy, and the whole suite on a GIL build and on a free-threaded one
 # make test-libraries   aiohttp, asyncpg, uvicorn and others on plait, against real servers (in make test as well)
 # make bench    the figures, against asyncio and uvloop; a table and bench/results.json
-# make stress   the long form of the stress tests on both builds (minutes), then half an hour of the long run on both at once;
+# make stress   the long form of the stress tests and the fuzzing on both builds (minutes), then half an hour of the long run on both at once;
 #               STRESS_MINUTES=1 make stress for less of that (docs/reliability.md)
 # Each sets up what it needs at its first call, and says what it does.
 

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 python=$1
 status=0
-PLAIT_STRESS=1 tools/test.sh "$python" tests/stress || status=1
+PLAIT_STRESS=1 tools/test.sh "$python" tests/stress tests/fuzz || status=1
 
 figures() {  # INTERPRETER: the file for its figures
     "$1" -c 'import platform, sysconfig

@@ -1,0 +1,160 @@
+"""What comes from outside: threads, sockets. It has come before the loop looks, so each run sees it in the same iteration."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+from fuzz.kinds import inner, leaf
+from fuzz.play import Boom, Play
+from fuzz.program import Node
+
+
+async def _thread(play: Play, function: Any) -> Any:
+    asked = threading.Event()  # not done before it is asked for: the result would be there at once
+
+    def call() -> Any:
+        asked.wait()
+        return function()
+
+    result = play.loop.run_in_executor(play.thread, call)
+    asked.set()
+    play.thread.submit(int).result()  # by now the loop has been told
+    return await result
+
+
+@leaf(weight=1)
+async def executor(play: Play) -> Any:
+    return await _thread(play, lambda: "from a thread")
+
+
+@leaf(weight=1)
+async def executor_raises(play: Play) -> Any:
+    def raises() -> None:
+        raise Boom("in a thread")
+
+    return await _thread(play, raises)
+
+
+@inner(lambda dice: (dice.node(),), weight=1)
+async def from_thread(play: Play, node: Node) -> Any:
+    """run_coroutine_threadsafe, on a thread that doesn't wait for it."""
+    future = play.thread.submit(asyncio.run_coroutine_threadsafe, play.node(node), play.loop).result()
+    return await asyncio.wrap_future(future)
+
+
+@leaf(lambda dice: (dice.randrange(1, 4),), weight=2, anywhere=False)
+async def pair(play: Play, steps: int) -> Any:
+    """Two steps after it was written, the peer in the same loop has it."""
+    ours, theirs = socket.socketpair()
+    async with _Streams(ours) as (reader, writer), _Streams(theirs) as (peer_reader, peer_writer):
+        writer.write(b"data\n")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        has = bytes(peer_reader._buffer)  # type: ignore[attr-defined]
+        line = await peer_reader.readline()
+        peer_writer.write(line)
+        return has, await reader.readline()
+
+
+class _Streams:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, self._writer = await asyncio.open_connection(sock=self._sock)
+        return reader, self._writer
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._writer.close()
+
+
+class _Pair:
+    """Two sockets, which nobody waits for any more when they are closed."""
+
+    def __init__(self, play: Play) -> None:
+        self._loop = play.loop
+
+    def __enter__(self) -> tuple[socket.socket, socket.socket]:
+        self._sockets = socket.socketpair()
+        for each in self._sockets:
+            each.setblocking(False)
+        return self._sockets
+
+    def __exit__(self, *_error: object) -> None:
+        for each in self._sockets:
+            self._loop.remove_reader(each)
+            self._loop.remove_writer(each)
+            each.close()
+
+
+@leaf(weight=2, anywhere=False)
+async def sock_calls(play: Play) -> bytes:
+    """The loop's own socket calls: a reader that waits before its data comes."""
+    with _Pair(play) as (ours, theirs):
+        receiving = play.make(play.loop.sock_recv(theirs, 10))
+        await asyncio.sleep(0)
+        await play.loop.sock_sendall(ours, b"raw")
+        return await play.join(receiving)
+
+
+@leaf(lambda dice: (dice.randrange(1, 4),), weight=1, anywhere=False)
+async def add_reader(play: Play, steps: int) -> None:
+    """Called in each iteration until it is taken away."""
+    with _Pair(play) as (ours, theirs):
+        ours.send(b"x")
+        play.loop.add_reader(theirs, play.log, "readable")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        play.loop.remove_reader(theirs)
+        await asyncio.sleep(0)
+
+
+@leaf(lambda dice: (dice.choice([1, 100_000, 1_000_000]),), weight=1, anywhere=False)
+async def flow(play: Play, size: int) -> int:
+    """More than the sockets hold: paused and resumed at both ends."""
+    ours, theirs = socket.socketpair()
+    async with _Streams(ours) as (_, writer), _Streams(theirs) as (reader, _peer):
+
+        async def send() -> None:
+            writer.write(b"x" * size)
+            await writer.drain()
+            writer.close()
+
+        sending = play.make(send())
+        try:
+            return len(await reader.read())
+        finally:
+            sending.cancel()
+
+
+@leaf(weight=1, anywhere=False)
+async def server(play: Play) -> bytes:
+    """A connection to a server in the same loop."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        writer.write(b"served\n")
+        line = await reader.readline()
+        writer.close()
+        return line
+
+
+@leaf(weight=1, anywhere=False)
+async def add_writer(play: Play) -> None:
+    """Writable at once, readable when something comes, in one descriptor."""
+    with _Pair(play) as (ours, theirs):
+        play.loop.add_reader(ours, play.log, "readable")
+        play.loop.add_writer(ours, lambda: (play.log("writable"), play.loop.remove_writer(ours)))
+        await asyncio.sleep(0)
+        theirs.send(b"x")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        play.loop.remove_writer(ours)

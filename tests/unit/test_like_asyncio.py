@@ -64,11 +64,11 @@ async def test_a_second_cancel_while_a_joined_task_is_just_done() -> Any:
     async def seen(inner: Coroutine[Any, Any, Any], message: str | None) -> Any:
         other = asyncio.create_task(inner)
         task = asyncio.create_task(join(other))
+        other.add_done_callback(lambda _: task.cancel("second"))  # before the task is woken, which is queued by then
         await steps(1)
-        other.add_done_callback(lambda _: task.cancel("second"))  # the task's wake-up is queued by then
         if message is not None:
             other.cancel(message)
-        return await ending(task)
+        return await ending(task), other.cancelling()
 
     return await seen(asyncio.sleep(3600), "first"), await seen(asyncio.sleep(0, "result"), None)
 
@@ -77,9 +77,9 @@ async def test_a_second_cancel_while_a_joined_task_is_just_done() -> Any:
 async def test_a_c_task_that_joins_a_cancelled_one_is_cancelled_with_its_message() -> Any:
     other = asyncio.create_task(asyncio.sleep(3600))
     task = asyncio.Task(ending(other), loop=asyncio.get_running_loop())
+    other.add_done_callback(lambda _: task.cancel("second"))
     await steps(1)
     other.cancel("first")
-    other.add_done_callback(lambda _: task.cancel("second"))
     return await ending(task)
 
 

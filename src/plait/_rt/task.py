@@ -607,8 +607,9 @@ class Task(Generic[T]):
                 cancel.passing = False
 
     def _may_go_on_to(self, task: Task[Any]) -> bool:
-        """Is task one of this strand's that has asyncio's `cancel`?"""
-        return task._strand is self._strand and task is not self and type(task).cancel is Task.cancel
+        """Is task one of this strand's, not done, that has asyncio's `cancel`?"""
+        ours = task._strand is self._strand and task is not self and type(task).cancel is Task.cancel
+        return ours and task._state == PENDING
 
     def _deliver_to(self, waiting_for: Any, cancel: Any, msg: Any) -> None:
         if waiting_for is None:  # running or ready

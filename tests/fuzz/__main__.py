@@ -21,8 +21,9 @@ def _show(seed: int, mode: Mode, small: bool, tries: int) -> None:
     program = make(seed, kinds.menu(mode.anywhere))
     if small:
         program = shrink(program, mode, tries)
+    print(program)
     (trace,) = run_asyncio([program])
-    print(program, *trace.lines, sep="\n")
+    print(*trace.lines, sep="\n", flush=True)
     for lines in mode.differences([program] * tries):
         print("the difference (-: asyncio's, +: plait's):", *(lines or ["none"]), sep="\n")
 

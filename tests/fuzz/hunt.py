@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import json
 import logging
@@ -21,7 +20,6 @@ from fuzz.modes import AT_ONCE, Mode
 from fuzz.program import make
 
 SHARE = 1000  # seeds a process
-SECONDS = 60.0  # that AT_ONCE seeds may take
 
 _ROOT = Path(__file__).parents[2]
 
@@ -61,9 +59,11 @@ def _share(seeds: range, mode: str) -> list[Finding]:
         if child.returncode == 0:
             break
         first = max([first, *(seed for seed, _ in told)])
-        why = f"hangs or dies, this one or one of the {AT_ONCE - 1} after it (exit code {child.returncode}):"
-        found.append(Finding(first, mode, [why, *child.stderr.splitlines()[-60:]]))
-        first += AT_ONCE
+        some = range(first, min(first + AT_ONCE, seeds.stop))
+        why = [f"hangs or dies, it or one of the {len(some) - 1} after it (exit code {child.returncode}):"]
+        alone = [each for seed in some for each in _share(range(seed, seed + 1), mode)] if len(some) > 1 else []
+        found += alone or [Finding(first, mode, why + child.stderr.splitlines()[-60:])]
+        first = some.stop
     return found
 
 
@@ -84,9 +84,7 @@ def follow(seeds: range, mode: Mode) -> None:
     for first in range(seeds.start, seeds.stop, AT_ONCE):
         some = range(first, min(first + AT_ONCE, seeds.stop))
         print(json.dumps([first, None]), flush=True)
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
         programs = [make(seed, menu) for seed in some]
         for seed, lines in zip(some, mode.differences(programs), strict=True):
             if lines:
                 print(json.dumps([seed, lines]), flush=True)
-    faulthandler.cancel_dump_traceback_later()

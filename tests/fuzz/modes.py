@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from fuzz.run import run_asyncio, run_main
 from fuzz.trace import Trace, difference
 
 AT_ONCE = 10
+SECONDS = 60.0  # that so many programs may take
 
 
 class Mode(NamedTuple):
@@ -21,9 +23,11 @@ class Mode(NamedTuple):
     anywhere: bool
 
     def differences(self, programs: list[Program]) -> list[list[str] | None]:
-        """Where the traces of each part."""
+        """Where the traces of each part. What hangs ends the process, with all stacks."""
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
         pairs = list(zip(run_asyncio(programs), self.run(programs), strict=True))
         gc.collect()  # what nobody asked for is reported now
+        faulthandler.cancel_dump_traceback_later()
         return [difference(*pair) for pair in pairs]
 
 

@@ -47,6 +47,7 @@ def new_event_loop(
     options = settings(workers, handoff_after, max_threads, on_stall)
     main = ThreadStrand()
     main.set_up(Pool(main, options, Reporter(on_stall), DOOR))
+    main.belong_here()
     main._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
     main.make_signal_pipe()
     return main

@@ -7,15 +7,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from plait._rt.task import Cancellation
     from plait._rt.thread_strand import ThreadStrand
     from plait._rt.worker import Worker
 
 
+def nothing() -> None:
+    """What a weak reference to nothing would be."""
+
+
 class _Here(threading.local):
     worker: Worker | None = None
-    main: ThreadStrand | None = None
-    """The main strand that this thread ran last."""
+    main: Callable[[], ThreadStrand | None] = staticmethod(nothing)
+    """The main strand that this thread ran last, or made and didn't run yet, if it is still there: a weak reference."""
     numbers: Iterator[int] = iter(())
     """Those that the next tasks made here get (numbers.py)."""
     delivering: Cancellation | None = None

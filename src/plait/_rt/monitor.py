@@ -399,7 +399,7 @@ class Monitor:
     def name_stuck(self, holders: list[Worker | ThreadStrand]) -> None:
         """Warn of the threads that close() left behind: workers, and pinned strands."""
         for holder in holders:
-            thread = holder.thread if isinstance(holder, Worker) else holder._own_thread
+            thread = holder.thread if isinstance(holder, Worker) else holder._seat.thread  # type: ignore[attr-defined]
             running = self._pool.task_of_turn(holder) or (holder.running if isinstance(holder, Worker) else holder._running)
             frame = sys._current_frames().get(holder.vitals.ident)
             where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame else "unknown place"

@@ -45,6 +45,7 @@ from plait.stats import Stats
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from plait._rt.pinned import PinnedStrand, Seat
     from plait._rt.thread_strand import ThreadStrand
     from plait._rt.watch import Turn
 
@@ -86,7 +87,7 @@ class Pool:
         self.workers: list[Worker] = []
         self._leaving: list[threading.Thread] = []  # of workers that have ended, while they still are
         self.spares: list[Worker] = []
-        self.pinned: list[ThreadStrand] = []
+        self.seats: list[Seat] = []  # the threads of pinned strands
         self.monitor = Monitor(self, report)
         self.handoff = HandOff(self)
         self.points = Points()
@@ -205,9 +206,9 @@ class Pool:
         if not self.started or self.closed:
             self.start()  # so that no post, which must not fail, has to
         if pinned:
-            from plait._rt.thread_strand import ThreadStrand
+            from plait._rt.pinned import PinnedStrand
 
-            return ThreadStrand.pinned(self, name)
+            return PinnedStrand.start(self, name)
         strand = self.bare_strand()
         strand._ready.append(IDLE)
         if name is not None:
@@ -255,6 +256,12 @@ class Pool:
         if starting is not None:
             return starting
         return strand._next_task if strand is not None and strand._next is not None else task_of(holder.item)
+
+    @property
+    def pinned(self) -> list[PinnedStrand]:
+        """The strands with a thread of their own, but for the main one."""
+        found = [seat.reference() for seat in list(self.seats)]
+        return [strand for strand in found if strand is not None]
 
     def turns(self) -> Iterator[tuple[Worker | ThreadStrand, Turn]]:
         """What is being run, by whom: workers, and strands with a thread of their own. For the monitor, and shutdown."""
@@ -377,7 +384,7 @@ class Pool:
             self.door.close(self)
         self.monitor.stop()
         until = Clock.monotonic() + JOIN_SECONDS
-        stuck: list[Worker | ThreadStrand] = [strand for strand in list(self.pinned) if not strand.stop_pinned()]
+        stuck: list[Worker | ThreadStrand] = [strand for strand in self.pinned if not strand.stop_thread(1.0)]
         for worker in list(self.workers):
             while not worker.ended.wait(0.005) and Clock.monotonic() < until:
                 self.idle.notify_all()

@@ -22,6 +22,8 @@ Invariants
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import sys
 import traceback
 from asyncio import Handle
@@ -29,7 +31,7 @@ from asyncio.events import _get_running_loop
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType, FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from plait._rt.clock import Clock
 from plait._rt.here import here
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from plait._rt.worker import Worker
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 _send: Any = CoroutineType.send  # called unbound: no bound method a step
@@ -93,6 +96,7 @@ class Strand(AsyncioFace):
     _ready: list[Any]
     _next: Any
     _next_task: Task[Any] | None
+    _closing = False
 
     def __new__(cls, *, name: str | None = None, pinned: bool = False) -> Strand:
         return current_strand()._pool.new_strand(name, pinned)
@@ -110,21 +114,90 @@ class Strand(AsyncioFace):
 
         The strand runs its tasks one at a time, switching where they await. The runtime holds the task until it is done.
         """
-        return self._spawn(coro, name, context, sys._getframe(1))
+        return self._start(coro, name, context, sys._getframe(1))
 
-    async def call(self, coro: Coroutine[Any, Any, T]) -> T:
-        """Run coro in this strand, wait for it, return its result or raise its exception.
+    @overload
+    async def call(self, coro: Coroutine[Any, Any, T], /) -> T: ...
+    @overload
+    async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def call(self, what: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a coroutine in this strand, or call a function there; wait for it, return its result or raise its exception.
+
+            await strand.call(fetch(1))                            # a coroutine
+            rows = await strand.call(connection.execute, "select 1")   # a function, with its arguments
 
         A checkpoint. The context is copied; a cancel of the caller is forwarded, and waited for until the strand takes it: if
-        that is stuck in a step the caller gets its CancelledError after 0.05 s, and coro is left (as `await task`, see Task).
+        that is stuck in a step the caller gets its CancelledError after 0.05 s, and what it called is left (as `await task`,
+        see Task). TypeError for anything else.
         """
-        return await self._spawn(coro, None, None, sys._getframe(1))  # type: ignore[no-any-return]
+        coro = _coroutine_of(what, args, kwargs)
+        try:
+            task = self._start(coro, None, None, sys._getframe(1))
+        except RuntimeError:
+            if coro is not what:
+                coro.close()
+            raise
+        return await task
+
+    async def aclose(self) -> None:
+        """End the strand: its tasks are cancelled and waited for, its async generators closed, its transports aborted, a pinned
+        strand's thread ended and joined. Afterwards it takes no more work; from the call on, none from other strands.
+
+        From any other strand, and as often as you like; `async with plait.Strand() as strand` does it at its end. A checkpoint,
+        which blocks no thread. If the caller is cancelled meanwhile the strand ends all the same. RuntimeError in the strand
+        itself, which would wait for itself, and for the main strand, which ends with its run.
+        """
+        if self is self._pool.main:
+            raise RuntimeError("the main strand ends with its run: return from main() instead")
+        if _get_running_loop() is self:
+            raise RuntimeError(f"{self!r} would wait for itself: call aclose() in another strand")
+        if self._closed:
+            return
+        from plait._rt.closing import empty
+
+        self._closing = True  # type: ignore[misc]
+        mine: Task[Any] = Task(empty(self), self, ("aclose", site_of(sys._getframe(1))), copy_context())
+        closer = self.__dict__.setdefault("_closer", mine)
+        if closer is mine:
+            self._pool.tasks[mine] = None
+            self._post(mine)
+        else:
+            mine._coro.close()
+        await asyncio.shield(closer)
+        await self._end()
+
+    async def _end(self) -> None:
+        from plait._rt.closing import ClosedStrand
+
+        if type(self) is Strand:
+            self.__class__ = ClosedStrand
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.aclose()
 
     def check(self) -> None:
         """Raise WrongStrand unless the caller runs in this strand."""
         running = _get_running_loop()
         if running is not self:
             raise WrongStrand(f"this must run in {self!r} but runs in {running!r}: use `await strand.call(coro)`")
+
+    def _start(self, coro: Any, name: str | None, context: Context | None, frame: FrameType) -> Task[Any]:
+        """For those who may be in another strand: they say that they come, then look whether it closes; `aclose` says that, and
+        then waits for those who come."""
+        check_coroutine(coro)
+        if _get_running_loop() is self:
+            return self._spawn(coro, name, context, frame)
+        coming: list[None] = self.__dict__.setdefault("_coming", [])
+        coming.append(None)
+        try:
+            if self._closing and not self._closed:
+                raise RuntimeError(f"{self!r} is closing")
+            return self._spawn(coro, name, context, frame)
+        finally:
+            coming.pop()
 
     def _spawn(self, coro: Any, name: str | None, context: Context | None, frame: FrameType) -> Task[Any]:
         check_coroutine(coro)
@@ -363,7 +436,9 @@ class Strand(AsyncioFace):
         return not self._closed
 
     def _refuse(self, *_args: Any, **_options: Any) -> Any:
-        raise RuntimeError(f"{self!r} is run by plait's workers: only the main strand is run, stopped and closed by hand")
+        raise RuntimeError(
+            f"plait runs {self!r}: only a main strand is run, stopped and closed by hand; `await strand.aclose()` ends this one"
+        )
 
     run_forever = run_until_complete = stop = close = _refuse
 
@@ -377,6 +452,24 @@ def fileno(fd: Any) -> int:
     if number < 0:
         raise ValueError(f"Invalid file descriptor: {fd!r}")
     return number
+
+
+def _coroutine_of(what: Any, args: Any, kwargs: Any) -> Any:
+    """The coroutine to run for `Strand.call`."""
+    if what.__class__ is CoroutineType or not callable(what) or asyncio.iscoroutine(what) or inspect.iscoroutinefunction(what):
+        check_coroutine(what)
+        if args or kwargs:
+            raise TypeError(f"{what!r} takes no arguments: it is a coroutine, made with its own")
+        return what
+    return _called(what, args, kwargs)
+
+
+async def _called(function: Any, args: Any, kwargs: Any) -> Any:
+    result = function(*args, **kwargs)
+    if asyncio.iscoroutine(result):
+        result.close()
+        raise TypeError(f"{function!r} returned a coroutine, {result!r}: have `strand.call` run that, not the function")
+    return result
 
 
 def current_strand() -> Strand:

@@ -542,7 +542,7 @@ class Task(Generic[T]):
             return True
         cancellation = self._send_cancel(msg, None)
         if sys._getframe(1).f_code in _PASSING_ON:
-            loop = _get_running_loop() or here.main  # who cancels while nothing runs holds the main strand's turn
+            loop = _get_running_loop() or here.main()  # who cancels while nothing runs holds the main strand's turn
             if loop is not None:
                 Grace(cancellation, loop, partial(self._release, loop, msg))
         return True
@@ -609,7 +609,7 @@ class Task(Generic[T]):
     def _may_go_on_to(self, task: Task[Any]) -> bool:
         """Is task one of this strand's, not done, that has asyncio's `cancel`?"""
         ours = task._strand is self._strand and task is not self and type(task).cancel is Task.cancel
-        return ours and task._state == PENDING
+        return ours and task._phase == PENDING
 
     def _deliver_to(self, waiting_for: Any, cancel: Any, msg: Any) -> None:
         if waiting_for is None:  # running or ready
@@ -851,7 +851,7 @@ class Task(Generic[T]):
 
     def get_loop(self) -> Any:
         """The loop in which it may be awaited: the running one, since it may be awaited in any."""
-        return _get_running_loop() or self._home or here.main
+        return _get_running_loop() or self._home or here.main()
 
     @property
     def _home(self) -> Any:
@@ -1167,5 +1167,19 @@ def check_coroutine(coro: Any) -> None:
     """Refuse anything else, saying what to do."""
     if coro.__class__ is CoroutineType or asyncio.iscoroutine(coro):
         return
-    hint = " (call it: f(), not f)" if inspect.iscoroutinefunction(coro) else ""
-    raise TypeError(f"a coroutine was expected, got {coro!r}{hint}")
+    raise TypeError(f"a coroutine was expected, got {coro!r}{_hint(coro)}")
+
+
+def _hint(what: Any) -> str:
+    if inspect.iscoroutinefunction(what):
+        name = getattr(what, "__name__", "f")
+        return f" (call it: {name}(...), not {name})"
+    if isinstance(what, Task) and not isinstance(what, LocalTask):
+        return ": await it, in any strand"
+    if asyncio.isfuture(what):
+        return ": a future belongs to its strand, and is awaited there"
+    if inspect.isasyncgen(what) or inspect.isasyncgenfunction(what):
+        return ": an async generator is run by `async for`, in a coroutine"
+    if inspect.isawaitable(what):
+        return ", an awaitable: pass a coroutine that awaits it, made by an async function"
+    return ": `await strand.call(f, ...)` takes functions" if callable(what) else ""

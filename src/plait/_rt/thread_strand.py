@@ -1,4 +1,4 @@
-"""ThreadStrand: a strand that stays on one thread and polls for itself: the main strand, and pinned ones.
+"""ThreadStrand: a strand that stays on one thread and polls for itself: the main strand, and pinned ones (pinned.py).
 
 Ownership
     `_ready` is a deque here: any thread appends (and rings if the strand sleeps), the strand's thread takes out.
@@ -13,6 +13,7 @@ import asyncio
 import sys
 import threading
 import warnings
+import weakref
 from asyncio import Handle
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt import asyncgens, base, wakeup
 from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
 from plait._rt.clock import Clock
-from plait._rt.here import here
+from plait._rt.here import here, nothing
 from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, Poller
@@ -45,11 +46,9 @@ class ThreadStrand(Strand):
     """A strand bound to one thread."""
 
     __slots__ = (
-        "_closed", "_debug", "_own_thread", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory",
-        "_thread_id", "_timers", "vitals",
+        "_closed", "_debug", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory", "_thread_id",
+        "_timers", "vitals",
     )  # fmt: skip
-
-    _own_thread: threading.Thread | None
 
     def __new__(cls, *_args: Any, **_options: Any) -> ThreadStrand:
         return object.__new__(cls)
@@ -64,16 +63,19 @@ class ThreadStrand(Strand):
         self._task_factory = None  # type: ignore[misc]
         self._timers = Timers()  # type: ignore[misc]
         self._thread_id = None
-        self._own_thread = None
         self._selector_face: Any = None  # made when somebody asks for `_selector`
         self._running: Any = None  # what the monitor reads: the item that runs
         self.vitals = Vitals()
         self._stop_with: BaseException | None = None
         if name is not None:
             self.__dict__["_name"] = name
-        if here.main is None or not here.main.is_running():
-            here.main = self
         return self
+
+    def belong_here(self) -> None:
+        """Until it is run it is the calling thread's."""
+        main = here.main()
+        if main is None or not main.is_running():
+            here.main = weakref.ref(self)
 
     # Running
 
@@ -88,7 +90,7 @@ class ThreadStrand(Strand):
         signals_end_polls = self._have_signals_end_polls()
         self._thread_id = threading.get_ident()
         self.vitals.begin()
-        here.main = self
+        here.main = weakref.ref(self)
         if pool.watched:
             pool.monitor.wake()
         try:
@@ -182,13 +184,13 @@ class ThreadStrand(Strand):
             if self._poller._handles or self._selector_face is not None:
                 ready.extend(self._poll(0.0))
         else:
-            self._park()
+            self._sleep()
         if timers._heap or timers._incoming:
             now = self.time() + self._clock_resolution
             if timers._incoming or timers._heap[0][0] <= now:
                 ready.extend(timers.due(now))
 
-    def _park(self) -> None:
+    def _sleep(self) -> None:
         """Sleep in the poller until something is due, or posted."""
         ready, pool = self._ready, self._pool
         if self._marked is not None or not MARKS_STAY:
@@ -333,7 +335,7 @@ class ThreadStrand(Strand):
         return self._thread_id is not None and self._thread_id != threading.get_ident()
 
     def _stopped_here(self) -> bool:
-        return self._thread_id is None and here.main is self
+        return self._thread_id is None and here.main() is self
 
     # The end
 
@@ -395,8 +397,8 @@ class ThreadStrand(Strand):
             running._have_signals_end_polls()
         self._closed = True  # type: ignore[misc]
         asyncgens.forget(self)
-        if here.main is self:
-            here.main = None  # a closed loop is its holder's alone, as in asyncio
+        if here.main() is self:
+            here.main = nothing  # a closed loop is its holder's alone, as in asyncio
         self._ready.clear()
         self._timers = Timers()  # type: ignore[misc]  # a closed loop keeps no callback, nor what it would have been called with
         self._executor_shutdown_called = True  # type: ignore[misc]
@@ -406,51 +408,10 @@ class ThreadStrand(Strand):
         self._poller.close()
 
     def __del__(self) -> None:
-        if not self.__dict__.get("_pinned") and not getattr(self, "_closed", True):
+        if not getattr(self, "_closed", True):
             _EventLoop.__del__(self)
             if not self.is_running():
                 self.close()
-
-    # Pinned strands
-
-    @classmethod
-    def pinned(cls, pool: Pool, name: str | None) -> ThreadStrand:
-        """A strand on a thread of its own, running."""
-        strand = cls().set_up(pool, name)
-        strand.__dict__["_pinned"] = True
-        strand._debug = pool.main._debug  # type: ignore[misc]
-        label = f"plait-pinned-{name or hex(id(strand))}"
-        strand._own_thread = threading.Thread(target=strand._serve_pinned, name=label, daemon=True)
-        strand._thread_id = 0  # running from now on, as far as others can tell
-        pool.pinned.append(strand)
-        try:
-            strand._own_thread.start()
-        except RuntimeError:  # the system gives no more threads
-            strand._thread_id = None
-            pool.pinned.remove(strand)
-            strand.close()
-            raise
-        return strand
-
-    def _serve_pinned(self) -> None:
-        self._thread_id = None
-        try:
-            while True:
-                try:
-                    ThreadStrand.run_forever(self)
-                    return
-                except (KeyboardInterrupt, SystemExit) as stop:
-                    self._pool.stop_main(stop)
-        finally:
-            self._pool.pinned.remove(self)
-            self.close()
-
-    def stop_pinned(self) -> bool:
-        """End a pinned strand's thread; False if it is stuck, and is left to end with its step."""
-        self._post(_StopItem(self))
-        assert self._own_thread is not None
-        self._own_thread.join(1.0)
-        return not self._own_thread.is_alive()
 
 
 class _Nothing:
@@ -459,14 +420,6 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
-
-
-class _StopItem:
-    def __init__(self, strand: ThreadStrand) -> None:
-        self._strand = strand
-
-    def _run(self) -> None:
-        self._strand.stop()
 
 
 async def _aclose(generator: Any) -> Any:

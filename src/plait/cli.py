@@ -23,7 +23,7 @@ from plait import program
 from plait.defaults import serve_asyncio
 from plait.ps.ask import NoAnswer, ask
 from plait.ps.tree import tree
-from plait.runtime import settings
+from plait.settings import PARAMETERS, settings
 
 USAGE = "plait run [options] (app.py | -m pkg.mod | pkg.mod:main) [args ...]"
 RUN = """\
@@ -43,7 +43,8 @@ program:
                          is a coroutine, plait.run runs it first
 
 The options hold for every loop of plait's that names no value itself, and for child processes: they set
-PLAIT_WORKERS, PLAIT_HANDOFF_AFTER and PLAIT_MAX_THREADS. Child processes that run python are not served.
+PLAIT_WORKERS, PLAIT_HANDOFF_AFTER, PLAIT_MAX_THREADS and PLAIT_SHUTDOWN_GRACE. Child processes that run python
+are not served.
 """
 PS = """\
 Show what the threads and tasks of a running process do that runs plait: each task's state, where it was spawned, the
@@ -77,6 +78,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="strands that may run at once")
     parser.add_argument("--handoff-after", type=float, metavar="S", help="seconds that a step may compute beside others")
     parser.add_argument("--max-threads", type=int, metavar="N", help="cap on the pool's threads")
+    parser.add_argument("--shutdown-grace", type=float, metavar="S", help="seconds to wait at the end for a step that is stuck")
     # All that comes after the program is the program's.
     parser.add_argument("-m", dest="module", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -103,10 +105,10 @@ def _run(chosen: argparse.Namespace) -> Any:
 def _set_options(chosen: argparse.Namespace) -> None:
     """Check the options, and hand them on in the environment: the program may make loops in more places than we see."""
     try:
-        settings(chosen.workers, chosen.handoff_after, chosen.max_threads)
+        settings(**{name: getattr(chosen, name) for name in PARAMETERS})
     except ValueError as error:
         chosen.parser.error(str(error))
-    for name in ("workers", "handoff_after", "max_threads"):
+    for name in PARAMETERS:
         if getattr(chosen, name) is not None:
             os.environ[f"PLAIT_{name.upper()}"] = str(getattr(chosen, name))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-import os
 import sys
 import types
 from asyncio.events import _get_running_loop
@@ -13,17 +12,15 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
-from plait._rt.breath import GIL_BUILD
-from plait._rt.cores import usable_cores
 from plait._rt.places import is_librarys, is_plaits
-from plait._rt.poller import selector_names
-from plait._rt.pool import HANDOFF_AFTER, Options, Pool
+from plait._rt.pool import Pool
 from plait._rt.strand import Strand, current_strand
 from plait._rt.task import Task
 from plait._rt.thread_strand import ThreadStrand
 from plait._rt.waiter import Waiter
 from plait.diagnose.report import Reporter, Stall
 from plait.ps.door import DOOR
+from plait.settings import settings
 from plait.stats import Stats
 
 T = TypeVar("T")
@@ -35,16 +32,19 @@ def new_event_loop(
     workers: int | None = None,
     handoff_after: float | None = None,
     max_threads: int | None = None,
+    shutdown_grace: float | None = None,
     on_stall: Callable[[Stall], object] | None = None,
 ) -> ThreadStrand:
-    """A main strand for the thread that runs it, as an asyncio event loop.
+    """A main strand for the thread that runs it, as an asyncio event loop; whoever makes it runs and closes it.
 
-    For `asyncio.run(main(), loop_factory=plait.new_event_loop)`, `uvicorn --loop plait:new_event_loop`, test plugins. The
-    pool, its monitor and poller start with the first `spawn` or `Strand` (the monitor with the loop's first run, where
-    PLAIT_WATCH_MAIN=1 is in the environment, as under `plait run`). Several loops live side by side, each with a pool of its
-    own. The parameters are those of `run`.
+    For what makes its own runs: `asyncio.run(main(), loop_factory=plait.new_event_loop)` (3.12 or later, `asyncio.Runner`
+    takes a loop_factory in 3.11 as well), `uvicorn --loop plait:new_event_loop`, test plugins. Several loops live side by
+    side, each with a pool of its own. The parameters, and the errors that wrong ones raise, are those of `run`.
+
+    Its monitor, which reports who blocks, starts with its first run (PLAIT_WATCH_MAIN=0: with the first `spawn` or `Strand`);
+    the workers start with the first `spawn` or `Strand`. Any thread may call it.
     """
-    options = settings(workers, handoff_after, max_threads, on_stall)
+    options = settings(workers, handoff_after, max_threads, shutdown_grace, on_stall)
     main = ThreadStrand()
     main.set_up(Pool(main, options, Reporter(on_stall), DOOR))
     main.belong_here()
@@ -53,57 +53,17 @@ def new_event_loop(
     return main
 
 
-def settings(
-    workers: int | None = None,
-    handoff_after: float | None = None,
-    max_threads: int | None = None,
-    on_stall: Callable[[Stall], object] | None = None,
-) -> Options:
-    """The options of a runtime, from parameters, the environment and defaults; ValueError or TypeError if they are wrong."""
-    cores = 1 if GIL_BUILD() else usable_cores()
-    options = Options(
-        workers=_setting("WORKERS", workers, int, cores, 1),
-        handoff_after=_setting("HANDOFF_AFTER", handoff_after, float, HANDOFF_AFTER, 0.0),
-        max_threads=_setting("MAX_THREADS", max_threads, int, 256, 1),
-        monitored=_setting("MONITOR", None, int, 1, 0) != 0,
-        answers=_setting("PS", None, int, 1, 0) != 0,
-        watch_main=_setting("WATCH_MAIN", None, int, 0, 0) != 0,
-        selector=_selector(),
-        on_stall=on_stall,
-    )
-    if options.max_threads < options.workers:
-        raise ValueError(f"max_threads={options.max_threads} is less than workers={options.workers}")
-    return options
-
-
-def _selector() -> str:
-    """PLAIT_SELECTOR in the environment; "" is the system's best."""
-    name, known = os.environ.get("PLAIT_SELECTOR", ""), selector_names()
-    if name and name not in known:
-        raise ValueError(f"PLAIT_SELECTOR={name!r} in the environment: this system has {', '.join(known)}")
-    return name
-
-
-def _setting(name: str, given: Any, kind: type, default: Any, least: Any) -> Any:
-    """A parameter, else PLAIT_<name> in the environment, else default; checked."""
-    origin = name.lower()
-    if given is None and (text := os.environ.get(f"PLAIT_{name}")) is not None:
-        origin = f"PLAIT_{name}"
-        try:
-            given = kind(text)
-        except ValueError:
-            raise ValueError(f"{origin}={text!r} in the environment is no {kind.__name__}") from None
-    if given is None:
-        return default
-    if isinstance(given, bool) or not isinstance(given, int if kind is int else int | float):
-        raise TypeError(f"{origin} takes a {kind.__name__}, got {given!r}")
-    if not given >= least or given == math.inf:
-        raise ValueError(f"{origin}={given!r}: it must be {least} or more, and finite")
-    return given
-
-
 class Runner(asyncio.Runner):  # type: ignore[misc]
-    """As `asyncio.Runner`, with plait's loop: a context manager that keeps one runtime over several `run` calls.
+    """As `asyncio.Runner`, with plait's loop: a context manager that keeps one runtime, its threads and strands, over several
+    calls of `run`.
+
+        with plait.Runner(workers=4) as runner:
+            runner.run(first())
+            runner.run(second())
+
+    The parameters are those of `run`. loop_factory makes another loop, which takes its settings itself. As in asyncio, `run`,
+    `get_loop` and `close` are called from the thread that made it; a RuntimeError says so where they can't be: in a running
+    loop, after `close`. What `close` does at the end of the block: see `run`.
 
     Ctrl-C cancels the main task and then raises KeyboardInterrupt out of `run`, as in asyncio; a second Ctrl-C raises it at
     once, in the user's frame if one is running in the main thread, else where nothing is half done: never inside the scheduler.
@@ -115,14 +75,21 @@ class Runner(asyncio.Runner):  # type: ignore[misc]
         workers: int | None = None,
         handoff_after: float | None = None,
         max_threads: int | None = None,
+        shutdown_grace: float | None = None,
         on_stall: Callable[[Stall], object] | None = None,
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
+        given: dict[str, Any] = {
+            "workers": workers, "handoff_after": handoff_after, "max_threads": max_threads, "shutdown_grace": shutdown_grace,
+            "on_stall": on_stall,
+        }  # fmt: skip
+        settings(**given)  # what is wrong is said here, not by the first run
+        unused = [name for name, value in given.items() if value is not None]
         if loop_factory is None:
-            loop_factory = functools.partial(
-                new_event_loop, workers=workers, handoff_after=handoff_after, max_threads=max_threads, on_stall=on_stall
-            )
+            loop_factory = functools.partial(new_event_loop, **given)
+        elif unused:
+            raise TypeError(f"loop_factory makes the loop, so {', '.join(unused)} would do nothing here: give it to that")
         super().__init__(debug=debug, loop_factory=loop_factory)
 
     def _on_sigint(self, signum: int, frame: Any, main_task: Task[Any]) -> None:
@@ -156,6 +123,7 @@ def run(
     workers: int | None = None,
     handoff_after: float | None = None,
     max_threads: int | None = None,
+    shutdown_grace: float | None = None,
     on_stall: Callable[[Stall], object] | None = None,
     debug: bool | None = None,
 ) -> T:
@@ -165,18 +133,24 @@ def run(
     handoff_after: seconds that a step may compute before its processor goes to another worker, 0.008 (PLAIT_HANDOFF_AFTER);
         a step that blocks loses it after a few milliseconds.
     max_threads: cap on the pool's threads, 256 (PLAIT_MAX_THREADS). At the cap steps that block make others wait; it says so.
-    on_stall: called with a `plait.Stall` while a step lasts longer than 0.1 s, and when it has ended; on a thread of its own,
-        so it must be thread-safe. Without it, and with it, the logger `plait.stalls` has the report (docs/reports.md).
+    shutdown_grace: seconds that the end of the run waits for a step that does not end, 5.0 (PLAIT_SHUTDOWN_GRACE).
+    on_stall: a plain function, called with a `plait.Stall` while a step lasts longer than 0.1 s, and when it has ended; on a
+        thread of its own, so it must be thread-safe. Without it, and with it, the logger `plait.stalls` has the report
+        (docs/reports.md).
     debug: asyncio's debug mode.
 
+    Raises what main raises; ValueError and TypeError for a wrong setting, one in the environment too; RuntimeError inside a
+    running loop, and where the system gives no thread. Ctrl-C: see `Runner`.
+
     At the end the tasks of all strands are cancelled and waited for, async generators closed, threads joined. A thread that
-    is stuck is named in a `StuckThreads` warning and not waited for beyond a few seconds.
+    is stuck is named in a `StuckThreads` warning and left behind: it ends with its step, or with the process.
     """
     if _get_running_loop() is not None:
         raise RuntimeError("plait.run() cannot be called from a running event loop")
     with Runner(
-        workers=workers, handoff_after=handoff_after, max_threads=max_threads, on_stall=on_stall, debug=debug
-    ) as runner:
+        workers=workers, handoff_after=handoff_after, max_threads=max_threads, shutdown_grace=shutdown_grace, on_stall=on_stall,
+        debug=debug,
+    ) as runner:  # fmt: skip
         return runner.run(main)
 
 

@@ -30,7 +30,7 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests say themselves how the runtime is set up."""
-    for name in ("WORKERS", "HANDOFF_AFTER", "MAX_THREADS", "MONITOR", "WATCH_MAIN", "PS"):
+    for name in ("WORKERS", "HANDOFF_AFTER", "MAX_THREADS", "SHUTDOWN_GRACE", "MONITOR", "WATCH_MAIN", "PS", "STALLS"):
         monkeypatch.delenv(f"PLAIT_{name}", raising=False)
 
 

@@ -8,23 +8,65 @@ loop factory or a policy of the program's own is left alone.
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import sys
 import warnings
 from typing import Any
 
+from plait._rt.places import is_installed, is_librarys, is_plaits
+from plait._rt.strand import Strand
 from plait._rt.thread_strand import ThreadStrand
 from plait.runtime import Runner, new_event_loop
 
 
 def serve_asyncio() -> None:
-    """From now on asyncio's default loop is plait's, in this process, and the monitor watches it from its start."""
-    os.environ.setdefault("PLAIT_WATCH_MAIN", "1")
+    """From now on asyncio's default loop is plait's, in this process."""
     if sys.version_info < (3, 16):
         _set_policy()
     else:
         _replace_function()
     _have_interrupts_wait()
+    _watch_for_others()
+
+
+def _watch_for_others() -> None:
+    """Say so, once, when another loop than plait's begins to run: nothing of the program is served then, and nothing reported.
+
+    Whoever runs a loop calls `_set_running_loop`. The first one that is not ours has been told of, and the usual one is put
+    back; uvloop keeps what it found when it was imported.
+    """
+    usual = asyncio.events._set_running_loop
+    modules: tuple[Any, ...] = asyncio, asyncio.events
+
+    def _set_running_loop(loop: Any) -> None:
+        if loop is not None and not isinstance(loop, Strand) and modules[0]._set_running_loop is _set_running_loop:
+            for module in modules:
+                module._set_running_loop = usual
+            logging.getLogger("plait").warning("%s", _other_loop(loop))
+        usual(loop)
+
+    for module in modules:
+        module._set_running_loop = _set_running_loop
+
+
+def _other_loop(loop: Any) -> str:
+    """What to say of it: where it is run, and what to write."""
+    frame: Any = sys._getframe(2)
+    places = []
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not (is_librarys(file) or is_plaits(file)):
+            places.append((file, f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"))
+        frame = frame.f_back
+    users = next((place for file, place in places if not is_installed(file)), places[0][1] if places else "")
+    if any("/uvicorn/" in file for file, _ in places):
+        instead = 'uvicorn chooses it: write `--loop plait:new_event_loop`, or uvicorn.run(..., loop="plait:new_event_loop")'
+    elif any("/uvloop/" in file for file, _ in places):
+        instead = "write `asyncio.run(main())`, and neither `uvloop.run` nor `uvloop.install`"
+    else:
+        instead = "leave out the loop, loop factory or policy that the program names, or name `plait.new_event_loop`"
+    kind = f"{type(loop).__module__}.{type(loop).__qualname__}"
+    return f"plait does not serve this program, whose loop is {kind} (run at {users or 'an unknown place'}): {instead}"
 
 
 def _set_policy() -> None:

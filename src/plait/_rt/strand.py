@@ -479,4 +479,7 @@ def current_strand() -> Strand:
         return running
     if running is None:
         raise RuntimeError("no strand is running here: this must be called from inside plait.run() (or plait's event loop)")
-    raise RuntimeError(f"the running loop {running!r} is not plait's: start the program with plait.run()")
+    raise RuntimeError(
+        f"the running loop {running!r} is not plait's: run the program by plait.run(main()), or have what runs it make plait's "
+        f"loop: asyncio.Runner(loop_factory=plait.new_event_loop), `uvicorn --loop plait:new_event_loop`"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from threading import RLock
 from typing import Any, TypeVar
@@ -96,9 +96,18 @@ class TaskGroup(asyncio.TaskGroup):
             finished.append(task)
             count = len(finished)
             if count % REAP_AT == 0 or (self._exiting and count >= len(self._tasks)):
-                self._loop.call_soon_threadsafe(self._reap)
+                self._have_parent(self._reap)
         else:
-            self._loop.call_soon_threadsafe(self._on_task_done, task)
+            self._have_parent(self._on_task_done, task)
+
+    def _have_parent(self, callback: Callable[..., None], *args: Any) -> None:
+        """Call it in the parent's strand. Where that is closed nobody waits any more, for a child that was stuck and has been
+        left behind: its end must not fail."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
 
     def _awaiter(self) -> Any:
         return self._parent_task  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The command `plait run`, beside `python` with the same program; `PLAIT_WATCH_MAIN`."""
+"""The command `plait run`, beside `python` with the same program; the main strand's monitor."""
 
 from __future__ import annotations
 
@@ -395,7 +395,9 @@ def test_an_interrupt_is_handled_by_whose_loop_it_is(python: Python, app: App) -
         "        try: runner.run(main())\n"
         "        except KeyboardInterrupt: print('interrupted')\n"
     )
-    assert python(*PLAIT, "app.py") == (0, "interrupted\n" * 3, "")
+    code, out, err = python(*PLAIT, "app.py")
+    assert (code, out) == (0, "interrupted\n" * 3)
+    assert err.startswith("plait does not serve this program") and err.count("\n") == 1
 
 
 # The report
@@ -467,21 +469,104 @@ def test_the_monitor_and_the_door_are_the_threads_more(app: App, python: Python)
     )
 
 
-def test_watch_main(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("start", [plait.run, lambda main: in_loop(plait.new_event_loop(), main)], ids=["run", "loop"])
+def test_watch_main(start: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     async def threads() -> tuple[list[str], list[str]]:
         before = [thread.name for thread in plait_threads()]
         assert await plait.spawn(value(1)) == 1
         return before, [thread.name for thread in plait_threads() if thread.name == "plait-monitor"]
 
-    assert plait.run(threads()) == ([], ["plait-monitor"])
+    for switch in (None, "1"):
+        if switch is not None:
+            monkeypatch.setenv("PLAIT_WATCH_MAIN", switch)
+        assert start(threads()) == (["plait-monitor", "plait-ps"], ["plait-monitor"])
+        assert plait_threads() == []
+    monkeypatch.setenv("PLAIT_WATCH_MAIN", "0")
+    assert start(threads()) == ([], ["plait-monitor"])
     monkeypatch.setenv("PLAIT_WATCH_MAIN", "1")
-    assert plait.run(threads()) == (["plait-monitor", "plait-ps"], ["plait-monitor"])
-    with plait.Runner() as runner:
-        assert runner.run(threads()) == (["plait-monitor", "plait-ps"], ["plait-monitor"])
-        assert runner.run(value(2)) == 2
-    assert plait_threads() == []
     monkeypatch.setenv("PLAIT_MONITOR", "0")
-    assert plait.run(threads()) == ([], [])
+    assert start(threads()) == ([], [])
+
+
+def in_loop(loop: Any, main: Any) -> Any:
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.close()
+
+
+def test_a_runner_s_monitor_stays_for_all_of_its_runs() -> None:
+    async def monitor() -> int | None:
+        return next(thread.ident for thread in plait_threads() if thread.name == "plait-monitor")
+
+    with plait.Runner() as runner:
+        assert runner.run(monitor()) == runner.run(monitor())
+    assert plait_threads() == []
+
+
+def test_a_fork_between_two_runs_is_watched_anew(app: App, python: Python) -> None:
+    app(
+        "import asyncio, os, time, warnings, plait\n"
+        "warnings.simplefilter('ignore')\n"
+        "stalls = []\n"
+        "loop = plait.new_event_loop(on_stall=stalls.append)\n"
+        "async def block():\n"
+        "    while not stalls: time.sleep(0.2)\n"
+        "    return stalls.pop().state\n"
+        "async def spawn(): return await plait.spawn(asyncio.sleep(0, 2))\n"
+        "loop.run_until_complete(asyncio.sleep(0))\n"
+        "child = os.fork()\n"
+        "if child == 0: print(loop.run_until_complete(block()), loop.run_until_complete(spawn()), flush=True)\n"
+        "else: print(os.waitstatus_to_exitcode(os.wait()[1])); print(loop.run_until_complete(block()))\n"
+        "loop.close()\n"
+    )
+    code, out, err = python("app.py")
+    assert (code, out) == (0, "began 2\n0\nbegan\n"), err
+
+
+# Programs with another loop
+
+OTHER_LOOPS = {
+    "a loop": "loop = asyncio.SelectorEventLoop(); loop.run_until_complete(main()); loop.close()",
+    "a factory": "\nwith asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner: runner.run(main())",
+    "a thread": (
+        "import threading; loop = asyncio.SelectorEventLoop(); thread = threading.Thread(target=loop.run_until_complete, "
+        "args=(main(),)); thread.start(); thread.join(); loop.close()"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_LOOPS)
+def test_a_program_with_another_loop_is_told_so_once(kind: str, app: App, python: Python, tmp_path: Path) -> None:
+    start = OTHER_LOOPS[kind]
+    app(
+        "import asyncio, plait\n"
+        "async def main():\n"
+        "    try: plait.spawn(None)\n"
+        "    except RuntimeError as error: print(error)\n"
+        f"{start}\n{start}\nasyncio.run(asyncio.sleep(0))\n"
+    )
+    code, out, err = python(*PLAIT, "app.py")
+    assert code == 0, err
+    assert err.startswith(
+        "plait does not serve this program, whose loop is asyncio.unix_events._UnixSelectorEventLoop (run at "
+    )
+    assert err.endswith("name `plait.new_event_loop`\n") and err.count("\n") == 1
+    assert (f"(run at {tmp_path}/app.py:" in err) == (kind != "a thread")
+    assert out.count("plait.run(main()), or have what runs it make plait's loop: asyncio.Runner(loop_factory=") == 2
+
+
+def test_what_a_package_runs_is_told_with_its_option(app: App, python: Python, tmp_path: Path) -> None:
+    for name in ("uvicorn", "uvloop"):
+        (tmp_path / "site-packages" / name).mkdir(parents=True)
+        (tmp_path / "site-packages" / name / "__init__.py").write_text(
+            "import asyncio\ndef run(main): asyncio.SelectorEventLoop().run_until_complete(main)\n"
+        )
+        app(f"import sys; sys.path.append('site-packages')\nimport {name}, asyncio\n{name}.run(asyncio.sleep(0))\n")
+        code, out, err = python("-W", "ignore", *PLAIT, "app.py")
+        assert (code, out) == (0, "")
+        assert f"(run at {tmp_path}/app.py:3 in <module>)" in err
+        assert ("--loop plait:new_event_loop" if name == "uvicorn" else "asyncio.run(main())") in err
 
 
 # The command line
@@ -512,6 +597,7 @@ def test_options(app: App, python: Python) -> None:
         (["run", "--handoff-after", "-1", "app.py"], "handoff_after=-1.0: it must be 0.0 or more"),
         (["run", "--handoff-after", "nan", "app.py"], "handoff_after=nan"),
         (["run", "--workers", "4", "--max-threads", "2", "app.py"], "max_threads=2 is less than workers=4"),
+        (["run", "--shutdown-grace", "-1", "app.py"], "shutdown_grace=-1.0: it must be 0.0 or more"),
         (["run", "--wrokers", "4", "app.py"], "unrecognized arguments: --wrokers"),
     ],
 )
@@ -542,7 +628,16 @@ def printed(arguments: list[str], capsys: Any) -> str:
 
 def test_help_says_what_it_does_not_do(capsys: pytest.CaptureFixture[str]) -> None:
     said = printed(["run", "--help"], capsys)
-    for words in ("isolates nothing", "one strand", "plait.spawn", "plait.stalls", "--workers", "--handoff-after", "--max-th"):
+    for words in (
+        "isolates nothing",
+        "one strand",
+        "plait.spawn",
+        "plait.stalls",
+        "--workers",
+        "--handoff-after",
+        "--max-th",
+        "--shutdown-g",
+    ):
         assert words in said
     assert "run a program" in printed(["--help"], capsys)
 

@@ -348,9 +348,7 @@ def test_a_run_ends_though_its_tasks_wait_for_a_stuck_one(program: Callable[...,
 import asyncio, os, threading
 import plait
 from plait import taskgroup
-from plait._rt import thread_strand
 
-thread_strand.SHUTDOWN_SECONDS = 0.5
 taskgroup.LEAVE_AFTER = 0.1
 began = threading.Event()
 kept = []
@@ -386,7 +384,7 @@ async def main():
     await asyncio.sleep(0.05)
     print("main is done", flush=True)
 
-plait.run(main(), workers=2)
+plait.run(main(), workers=2, shutdown_grace=0.3)
 print("ended", flush=True)
 os._exit(0)
 """).end()

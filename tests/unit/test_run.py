@@ -8,12 +8,15 @@ import dataclasses
 import math
 import os
 import threading
+import warnings
+import weakref
 from typing import Any
 
 import pytest
-from unit_helpers import GIL_BUILD, LONG, forever, in_plait, plait_threads, raises, value
+from unit_helpers import GIL_BUILD, LONG, collected, eventually_in_thread, forever, in_plait, plait_threads, raises, value
 
 import plait
+from plait._rt.here import here
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -282,16 +285,30 @@ def test_loop_by_hand() -> None:
     coro.close()
 
 
-def test_threads_start_with_the_first_spawn() -> None:
+def test_workers_start_with_the_first_spawn() -> None:
     async def main() -> None:
         await asyncio.sleep(0.001)
         asyncio.get_running_loop().call_soon(int)
         assert await asyncio.create_task(value(1)) == 1
-        assert plait_threads() == []
+        assert sorted(thread.name for thread in plait_threads()) == ["plait-monitor", "plait-ps"]
         await plait.spawn(value(1))
-        assert plait_threads() != []
+        assert len(plait_threads()) > 2
 
     plait.run(main())
+
+
+def test_a_loop_that_nobody_closes_is_collected_with_its_threads() -> None:
+    def leave() -> Any:
+        loop = plait.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        return weakref.ref(loop)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        left = leave()
+        here.main = None
+        eventually_in_thread(lambda: collected(left))
+        eventually_in_thread(lambda: plait_threads() == [])
 
 
 def test_closing_a_running_loop_is_refused() -> None:

@@ -363,9 +363,8 @@ async def test_the_end_of_serve_forever_is_the_end_of_the_connections(how: str) 
     assert serving.cancelled()
 
 
-@in_plait
-async def test_the_end_of_serve_forever_waits_for_no_stuck_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plait._rt.thread_strand.SHUTDOWN_SECONDS", 0.2)
+@in_plait(shutdown_grace=0.2)
+async def test_the_end_of_serve_forever_waits_for_no_stuck_handler() -> None:
     stuck, go = threading.Event(), threading.Event()
 
     async def handle(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:

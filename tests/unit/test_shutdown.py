@@ -962,7 +962,7 @@ def test_a_callback_that_is_stuck_through_the_end_ends_quietly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its descriptor was to be armed again: there is no poller any more, and its number may be another file's."""
-    monkeypatch.setattr(pool_module, "JOIN_SECONDS", 0.05)
+    monkeypatch.setattr(pool_module, "JOIN_SECONDS", (0.05, 0.05))
     ours, theirs = socket.socketpair()
     begun, let_go = threading.Event(), threading.Event()
     workers: list[Any] = []

@@ -226,6 +226,15 @@ def test_a_lambda_s_calls_are_its_own(line: str, function: str, expected: str | 
     assert native(line, "blocked", "read", function=function) == expected
 
 
+def test_a_function_on_one_line() -> None:
+    source = "def a(x=len(y)): time.sleep(float(x))\nclass B: pass\n"
+    linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
+    parsed_file.cache_clear()
+    assert call_at(Frame(FILE, 1, "a"), None, "blocked", "clock_nanosleep") == "time.sleep"
+    assert call_at(Frame(FILE, 1, "a"), None, "cpu") == "time.sleep"
+    assert call_at(Frame(FILE, 1, "<module>"), None, "blocked", "clock_nanosleep") is None
+
+
 def test_a_line_in_a_loop_is_known_by_the_file() -> None:
     source = "def main():\n    for x in y:\n        if x:\n            z.append_all(x)\n    return z.append_all(1)\n"
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)

@@ -23,6 +23,7 @@ import math
 import sys
 import threading
 import warnings
+import weakref
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Monitor:
 
     def __init__(self, pool: Pool, report: Any) -> None:
         self._pool = pool
-        self._report = report
+        self.report = report
         self._bell = threading.Event()
         self._asleep = False
         self._thread: threading.Thread | None = None
@@ -87,9 +88,13 @@ class Monitor:
     def start(self) -> None:
         self._gaps.note_all()
         self._looked_at = Clock.monotonic()
-        thread = threading.Thread(target=self._watch, name="plait-monitor", daemon=True)
-        thread.start()
-        self._thread = thread
+        thread = threading.Thread(target=_watch, args=(weakref.ref(self), self._bell), name="plait-monitor", daemon=True)
+        self._thread = thread  # first: it ends when it is another's, or nobody's
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None
+            raise
 
     def wake(self) -> None:
         """Somebody has work again; from any thread."""
@@ -100,40 +105,61 @@ class Monitor:
 
     def stop(self) -> None:
         """End the thread; the pool is stopping."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._bell.set()
-            thread.join()
-        self._thread = None
+            if thread is not threading.current_thread() and not sys.is_finalizing():  # then it does not go on
+                thread.join()
+            self._end()
 
-    # The monitor's thread
+    # The monitor's thread (see `_watch`, below)
 
-    def _watch(self) -> None:
-        pool = self._pool
-        self._report.start()
+    def _begin(self) -> None:
+        self.report.start()
         self._gaps.begin()
-        while not pool.stopping:
-            hurry = self._sleep(self._tick())
-            try:
-                busy = (not hurry and self._glance()) or self._look(hurry)
-            except Exception:
-                logger.exception("plait's monitor failed in one look; it goes on")
-                busy = True
-            if not busy:
-                self._sleep_if_idle()
-            else:
-                self._idle_since = None
+
+    def _round(self, late: float) -> bool:
+        """After a tick that came so late; True if nobody has anything to do and the thread may sleep, as has been announced."""
+        hurry = self._was_kept(late)
+        try:
+            busy = (not hurry and self._glance()) or self._look(hurry)
+        except Exception:
+            logger.exception("plait's monitor failed in one look; it goes on")
+            busy = True
+        now = Clock.monotonic()
+        if busy:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since > LINGER:
+            return self._falls_asleep()
+        return False
+
+    def _falls_asleep(self) -> bool:
+        self._bell.clear()
+        self._looked_at = math.inf
+        self._gaps.note_all()
+        self._asleep = True
+        interval.put_back(self)
+        if not self._busy() and self._thread is not None:  # looked again after the announcement
+            return True
+        self._woke()
+        return False
+
+    def _woke(self) -> None:
+        self._asleep = False
+        self._idle_since = None
+        self.report.summarise()
+
+    def _end(self) -> None:
         interval.put_back(self)
         self._gaps.end()
-        self._report.finish(self._watches.values())
+        self.report.finish(self._pool, self._watches.values())
         self._watches, self._seen = {}, {}  # nothing of the user's is kept by a pool that has ended
 
-    def _sleep(self, seconds: float) -> bool:
-        """Sleep for a tick. True if it took much longer, though nobody ran at the last look, or one is in the same turn still:
-        somebody has the GIL and computes. (Beside a worker that is busy with short steps each tick is late.)"""
-        began = Clock.monotonic()
-        Clock.sleep(seconds)
-        late = Clock.monotonic() - began - seconds
+    def _was_kept(self, late: float) -> bool:
+        """Did the tick take much longer, though nobody ran at the last look, or one is in the same turn still? Then somebody
+        has the GIL and computes. (Beside a worker that is busy with short steps each tick is late.)"""
         if late <= OVERSLEPT or not GIL_BUILD():
             self._kept_gil = 0.0
             return False
@@ -158,22 +184,6 @@ class Monitor:
         if self._calm < CALM_LOOKS:
             return min(TICK, self._until_long)
         return BUSY_TICK if self._glances else CALM_TICK
-
-    def _sleep_if_idle(self) -> None:
-        now = Clock.monotonic()
-        if self._idle_since is None:
-            self._idle_since = now
-        elif now - self._idle_since > LINGER:
-            self._bell.clear()
-            self._looked_at = math.inf
-            self._gaps.note_all()
-            self._asleep = True
-            interval.put_back(self)
-            if not self._busy() and not self._pool.stopping:  # looked again after the announcement
-                self._bell.wait(self._report.due_in())
-            self._asleep = False
-            self._idle_since = None
-            self._report.summarise()
 
     def _busy(self) -> bool:
         pool = self._pool  # who was woken left `parked` before it rang for us, and has `running` set only later
@@ -222,7 +232,7 @@ class Monitor:
     def _look(self, hurry: bool) -> bool:
         pool, now, known = self._pool, Clock.monotonic(), self._watches
         gap = now - self._looked_at
-        caught = self._report.catch(pool) if gap >= GAP else None  # first: the next system call lets go of the GIL
+        caught = self.report.catch(pool) if gap >= GAP else None  # first: the next system call lets go of the GIL
         if hurry:
             self._calm = 0
             self.crowded()  # for this look lets go of the GIL several times (and only now: it is taken from us sooner)
@@ -241,7 +251,7 @@ class Monitor:
                 if watch.caught and now >= watch.report_at:
                     self._report_on(watch)
                 if watch.reported:
-                    self._report.ended(watch)
+                    self.report.ended(watch)
         for watch in watches.values():
             if now < watch.report_at:
                 watch.caught = None
@@ -254,9 +264,9 @@ class Monitor:
         self._seen = {holder: (watch.running, watch.batch) for holder, watch in watches.items()}
         ended = Clock.monotonic()
         if ended - began >= GAP:  # each system call of ours lets go of the GIL
-            self._blame(ended - began, ended, self._report.catch(pool))
+            self._blame(ended - began, ended, self.report.catch(pool))
         elif gap := self._gaps.note(watches):
-            self._blame(gap, Clock.monotonic(), self._report.catch(pool))
+            self._blame(gap, Clock.monotonic(), self.report.catch(pool))
         self._looked_at = Clock.monotonic()
         return bool(watches) or waiting
 
@@ -328,8 +338,8 @@ class Monitor:
             watch.handed_off = 0.0  # it gave its processor away itself
         if watch.reported:
             watch.report_at = math.inf
-            self._report.goes_on(self._pool, watch)
-        elif self._report.began(self._pool, watch):
+            self.report.goes_on(self._pool, watch)
+        elif self.report.began(self._pool, watch):
             watch.reported = True
             watch.report_at = watch.since + watch.excused + ERROR_AFTER
             if watch.report_at <= now:
@@ -346,7 +356,7 @@ class Monitor:
             for lane in lanes:
                 waited = lane.longest_wait(now)
                 if waited >= self._pool.options.stall_after:
-                    self._report.executor_is_full(lane, waited)
+                    self.report.executor_is_full(lane, waited)
         return any(lane.waiting() for lane in lanes)
 
     def something_waits(self, processor: Processor) -> bool:
@@ -408,3 +418,23 @@ class Monitor:
                 StuckThreads,
                 stacklevel=3,
             )
+
+
+def _watch(of: weakref.ref[Monitor], bell: threading.Event) -> None:
+    """The thread. While it sleeps it holds no more than the bell, so that a loop which nobody closes can be collected: its end
+    closes it."""
+    monitor = of()
+    if monitor is not None:
+        monitor._begin()
+    while monitor is not None and monitor._thread is threading.current_thread():
+        tick, monitor = monitor._tick(), None
+        began = Clock.monotonic()
+        Clock.sleep(tick)
+        late = Clock.monotonic() - began - tick
+        monitor = of()
+        if monitor is not None and monitor._round(late):
+            seconds, monitor = monitor.report.due_in(), None
+            bell.wait(seconds)
+            monitor = of()
+            if monitor is not None:
+                monitor._woke()

@@ -130,6 +130,8 @@ class PinnedStrand(ThreadStrand):
                         return False
                 except (KeyboardInterrupt, SystemExit) as stop:
                     pool.stop_main(stop)
+                    if pool.closed:  # it was stuck, and has been left behind
+                        return False
         finally:
             if self._marked is not None or not MARKS_STAY:
                 unmark(self)
@@ -161,10 +163,13 @@ class PinnedStrand(ThreadStrand):
         ThreadStrand.close(self)
         self._seat.held.pop(None, None)
 
-    def stop_thread(self, seconds: float) -> bool:
-        """End the thread; False if it is stuck, and is left to end with its step."""
+    def stop_thread(self) -> None:
+        """Have the thread end, after the step it is in."""
         self._post(_Stop(self))
-        self._seat.thread.join(seconds)
+
+    def has_ended(self, until: float) -> bool:
+        """Has the thread ended by then? One that is stuck is left to end with its step."""
+        self._seat.thread.join(max(0.0, until - Clock.monotonic()))
         return not self._seat.thread.is_alive()
 
     async def _end(self) -> None:

@@ -11,6 +11,8 @@ Ownership
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import sys
 import threading
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt import forks, interval
 from plait._rt.clock import Clock
 from plait._rt.handoff import HandOff
-from plait._rt.here import here
+from plait._rt.here import here, nothing
 from plait._rt.hogs import Hogs
 from plait._rt.idle import Idle
 from plait._rt.loop import logger
@@ -51,7 +53,8 @@ if TYPE_CHECKING:
 
 HELP_AT = 4  # queued strands for which a worker wakes another; fewer are its own, or the monitor's to notice
 HANDOFF_AFTER = 0.008  # seconds; `plait.run` documents it, ADR 9 says why so many
-JOIN_SECONDS = 2.0  # how long close() waits for the threads of the pool, all together
+SHUTDOWN_GRACE = 5.0  # seconds; `plait.run` documents it
+JOIN_SECONDS = 0.5, 2.0  # how long close() waits for the threads of the pool, all together: the run's grace, within that
 
 
 _new_object: Any = object.__new__
@@ -64,9 +67,10 @@ class Options:
     workers: int
     handoff_after: float = HANDOFF_AFTER
     max_threads: int = 256
+    shutdown_grace: float = SHUTDOWN_GRACE
     monitored: bool = True
     answers: bool = True  # `plait ps`
-    watch_main: bool = False  # the monitor starts with the main strand, not with the first spawn
+    watch_main: bool = True  # the monitor starts with the main strand, not with the first spawn
     selector: str = ""  # the system's best, else by name (poller.py)
     on_stall: Callable[[Any], object] | None = None
     stall_after: float = 0.100
@@ -170,6 +174,18 @@ class Pool:
                 return
             self.watched = True
             self._open_door()
+
+    def unwatch(self) -> None:
+        """The interpreter ends, and nobody has closed the loop: no thread of ours keeps it from saying so."""
+        if self.door is not None:
+            self.door.close(self)
+        self.monitor.stop()
+        self.watched = False
+
+    def forget_monitor(self) -> None:
+        """In the child of a fork: its thread stayed with the parent, and may have held locks. The next run starts another."""
+        self.watched = False
+        self.monitor = Monitor(self, self.monitor.report.anew())
 
     def _open_door(self) -> None:
         if self.door is not None:
@@ -383,15 +399,17 @@ class Pool:
         if self.door is not None:
             self.door.close(self)
         self.monitor.stop()
-        until = Clock.monotonic() + JOIN_SECONDS
-        stuck: list[Worker | ThreadStrand] = [strand for strand in self.pinned if not strand.stop_thread(1.0)]
+        least, most = JOIN_SECONDS
+        until = Clock.monotonic() + min(max(least, self.options.shutdown_grace), most)
+        pinned = self.pinned
+        for strand in pinned:
+            strand.stop_thread()
+        stuck: list[Worker | ThreadStrand] = []
         for worker in list(self.workers):
-            while not worker.ended.wait(0.005) and Clock.monotonic() < until:
-                self.idle.notify_all()
-                for spare in list(self.spares):
-                    self.ring_spare(spare)
+            self._dismiss(worker, until)
             if not worker.ended.is_set():
                 stuck.append(worker)
+        stuck += [strand for strand in pinned if not strand.has_ended(until)]
         for thread in self._leaving:  # those too that went before we looked
             thread.join()
         interval.put_back(self.monitor)  # who computed until now may have lowered it again
@@ -400,6 +418,15 @@ class Pool:
         if self._poller is not None:
             self._poller.close()
         return stuck
+
+    def _dismiss(self, worker: Worker, until: float) -> None:
+        """Have worker end, and wait for it until then."""
+        while True:
+            self.idle.notify_all()
+            for spare in list(self.spares):
+                self.ring_spare(spare)
+            if worker.ended.wait(0.005) or Clock.monotonic() >= until:
+                return
 
     def ring_spare(self, worker: Worker) -> None:
         """Wake a spare so that it looks whether it is still needed."""
@@ -416,7 +443,7 @@ _with_threads: weakref.WeakSet[Pool] = weakref.WeakSet()
 def _note(pool: Pool) -> None:
     """It is about to have threads, which a fork's child won't have."""
     _with_threads.add(pool)
-    forks.in_child(_after_fork)
+    _watch_process()
 
 
 def _after_fork() -> None:
@@ -428,7 +455,22 @@ def _after_fork() -> None:
         pool._starting = threading.RLock()
         pool._offload = None  # the next call makes one with threads of ours
         pool.main.vitals.after_fork()
-        if pool.started or pool.watched:
+        if pool.started:
             pool.orphaned = pool.closed = pool.stopping = True
+        else:  # it had a monitor, no more
+            pool.forget_monitor()
         if pool.door is not None:
             pool.door.forget()
+
+
+def _at_exit() -> None:
+    here.main = nothing  # what the system calls at a fork keeps this module, and what it knows, beyond the interpreter's end
+    for pool in list(_with_threads):
+        if not pool.started and pool.watched:
+            pool.unwatch()
+
+
+@functools.cache
+def _watch_process() -> None:
+    atexit.register(_at_exit)
+    forks.in_child(_after_fork)

@@ -39,8 +39,6 @@ from plait._rt.watch import Watch, follow
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
 
-SHUTDOWN_SECONDS = 5.0  # how long shutdown waits for a task that is stuck in a step before it is named and left
-
 
 class ThreadStrand(Strand):
     """A strand bound to one thread."""
@@ -511,16 +509,15 @@ class _Stuck:
         strands = self.strands()
         if not tasks or not all(_home(task) in strands for task in tasks):
             return False
-        logger.error(
-            "shutdown gives up on %d task(s) stuck in a step for %.0f s: %r", len(tasks), SHUTDOWN_SECONDS, list(tasks)
-        )
+        grace = self._pool.options.shutdown_grace
+        logger.error("shutdown gives up on %d task(s) stuck in a step for %g s: %r", len(tasks), grace, list(tasks))
         return True
 
     def strands(self) -> set[Strand]:
-        """Whose turn has lasted longer than SHUTDOWN_SECONDS. (To be asked again and again.)"""
+        """Whose turn has lasted longer than the run's grace. (To be asked again and again.)"""
         now = Clock.monotonic()
         self._watches = follow(self._watches, self._pool, now)
-        return {watch.strand for watch in self._watches.values() if now - watch.since > SHUTDOWN_SECONDS}
+        return {watch.strand for watch in self._watches.values() if now - watch.since >= self._pool.options.shutdown_grace}
 
 
 def _home(task: Any) -> Any:

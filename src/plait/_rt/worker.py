@@ -188,7 +188,10 @@ class Worker:
                 pool.stop_main(stop)
             except Exception:
                 self._forget_step()
-                logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
+                if pool.closed:
+                    logger.warning("a step left behind at the end of the run could not end as usual", exc_info=True)
+                else:
+                    logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
                 Clock.sleep(AFTER_A_FAULT)
         self._step_out()
         pool.hogs.leave(self)
@@ -436,11 +439,14 @@ class Worker:
         self.overdue.clear()
 
     def _step_out(self) -> None:
+        strand = self.running
+        if MARKS_STAY and self.pool.closed and strand is not None:
+            unmark(strand)  # nobody will, of a step that was left behind
         self.running = self.item = None
         if not MARKS_STAY:
-            strand = _get_running_loop()
-            if strand is not None:
-                unmark(strand)  # type: ignore[arg-type]
+            loop: Any = _get_running_loop()
+            if loop is not None:
+                unmark(loop)
         _set_running_loop(None)
 
 

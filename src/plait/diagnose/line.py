@@ -135,9 +135,10 @@ def _on_line(frame: Frame, whole: bool) -> list[_Place]:
     alone = parsed_line(text) if text and not whole else None
     if alone is not None:
         nested = frame.function.startswith("<") and frame.function != "<module>"
-        found = [place for place in _places(alone) if place.function == (frame.function if nested else None)]
-        if found or not nested:
-            return found
+        found = _places(alone)
+        own = [place for place in found if place.function == frame.function]  # `def f(): g()` is one line
+        if own or not nested:
+            return own or [place for place in found if place.function is None]
     tree = parsed_file(frame.file) if text else None
     found = [] if tree is None else _places(tree)
     return [place for place in found if (place.function or "<module>") == frame.function and place.line == frame.line]

@@ -34,9 +34,11 @@ from plait.diagnose import garbage
 from plait.diagnose.advice import advise
 from plait.diagnose.capture import FREE_THREADED, Frame, calls_if_native, calls_of, frames_of, stack_of
 from plait.diagnose.line import call_at
+from plait.diagnose.logger import kept_logger
 from plait.diagnose.verdict import OTHERS_DOING, Verdict, calls_a_wait, holder_of, judge
 
-logger = logging.getLogger("plait.stalls")
+logger = kept_logger("plait.stalls")
+kept_logger("plait")
 
 MINUTE = 60.0
 ERROR_AFTER = 0.5  # seconds; so long must it be, too, for a report of what is not the step's doing
@@ -94,6 +96,9 @@ class Stall:
         head = f"{self.file}:{self.line}{named}"
         if self.state == "ended":
             return f"{head} is done after {_ms(self.seconds)}, in {self.function}() ({self.kind})"
+        if self.state == "unfinished":
+            lasts = f"is not done after {_ms(self.seconds)}, and the run ends"
+            return f"{head} {lasts}, in {self.function}() ({self.kind})"
         if self.state == "again":
             return f"{head} stalled {self.times} times more, {_ms(self.seconds)} at worst, in {self.function}() ({self.kind})"
         detail = f" ({self.detail})" if self.detail else ""
@@ -154,15 +159,19 @@ class Reporter:
         self._to_tell: deque[tuple[Stall, Frame | None, int]] = deque()
         self._teller: threading.Thread | None = None
 
+    def anew(self) -> Reporter:
+        """One as this was made."""
+        return Reporter(self._on_stall)
+
     def start(self) -> None:
         """The monitor begins."""
         garbage.watch()
 
-    def finish(self, watches: Iterable[Any]) -> None:
-        """The monitor ends."""
+    def finish(self, pool: Any, watches: Iterable[Any]) -> None:
+        """The monitor ends; what watches are of may go on."""
         garbage.unwatch()
         for watch in watches:
-            self.ended(watch)
+            self.ended(watch, "unfinished" if _same_turn(pool, watch) else "ended")
         self.summarise(at_end=True)
         teller = self._teller
         if teller is not None:
@@ -228,13 +237,13 @@ class Reporter:
         self._open[watch] = place, stall, True
         self._say(stall, place.at, logging.ERROR)
 
-    def ended(self, watch: Any) -> None:
-        """It is over."""
+    def ended(self, watch: Any, state: str = "ended") -> None:
+        """It is over, or the run is."""
         if watch not in self._open:
             return
         place, stall, said = self._open.pop(watch)
         seconds = watch.lasted()
-        stall = dataclasses.replace(stall, seconds=seconds, state="ended", handed_off_after=watch.handed_off)
+        stall = dataclasses.replace(stall, seconds=seconds, state=state, handed_off_after=watch.handed_off)
         if said:
             self._say(stall, place.at, _level(stall))
         else:

@@ -2,7 +2,7 @@
 
 It is an abstract Unix socket with the process's number in its name, so that there is no file to leave behind, and one thread
 that sleeps in `accept`: the loops may all be stuck just when somebody asks, and a sleeping thread costs nothing. Both are there
-while a runtime has threads, that is from its first `spawn` on, or from its start where the main strand is watched.
+while a runtime has threads, that is from its start, or from its first `spawn` on where PLAIT_WATCH_MAIN is 0.
 Who connects is sent one JSON document, and need not say anything; users other than ours (and root) are refused.
 
 Ownership: `_pools` and `_listener` change under `_lock`, a re-entrant lock: a finaliser may close a runtime in the middle. The
@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 import threading
+import weakref
 from typing import Any
 
 from plait.ps.snapshot import snapshot
@@ -48,20 +49,20 @@ class Door:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._pools: dict[Any, None] = {}
+        self._pools: dict[int, weakref.ref[Any]] = {}  # by id; weakly, since one that nobody closes is closed by its finaliser
         self._listener: _Listener | None = None
 
     def open(self, pool: Any) -> None:
         """Answer for pool too."""
         with self._lock:
-            self._pools[pool] = None
+            self._pools[id(pool)] = weakref.ref(pool)
             if self._listener is None and sys.platform == "linux":
                 self._listener = _Listener.start(self) or self._listener  # (a finaliser may have opened it meanwhile)
 
     def close(self, pool: Any) -> None:
         """No longer; after the last one the thread is gone, and the descriptor."""
         with self._lock:
-            self._pools.pop(pool, None)
+            self._pools.pop(id(pool), None)
             if not self._pools and self._listener is not None:
                 self._listener.stop()
                 self._listener = None
@@ -82,7 +83,7 @@ class Door:
         """What the user uid gets."""
         if uid not in (0, os.geteuid()):
             return {"refused": "it belongs to another user"}
-        return snapshot(list(self._pools))
+        return snapshot([pool for reference in list(self._pools.values()) if (pool := reference()) is not None])
 
 
 class _Listener:
@@ -121,7 +122,7 @@ class _Listener:
                     each.shutdown(socket.SHUT_RDWR)
             except OSError:  # the caller has gone already
                 pass
-        if self._thread is not threading.current_thread():  # which a finaliser may run on
+        if self._thread is not threading.current_thread() and not sys.is_finalizing():  # a finaliser may run on it, and last
             self._thread.join(JOIN_SECONDS)
         self._listening.close()
 

@@ -31,6 +31,7 @@ from plait._rt.handoff import HandOff
 from plait._rt.here import here, nothing
 from plait._rt.hogs import Hogs
 from plait._rt.idle import Idle
+from plait._rt.inherited import MadeByFactory
 from plait._rt.loop import logger
 from plait._rt.monitor import Monitor
 from plait._rt.offload import MORE_THREADS, Lane, Offload
@@ -239,6 +240,8 @@ class Pool:
             self.start()
         site = site_of(frame)
         label = site if name is None else (str(name), site)
+        if self.main._task_factory is not None:
+            coro = MadeByFactory(coro, name)
         task: Task[Any] = Task(coro, None, label, copy_context() if context is None else context.copy())
         if self.main._debug:
             task._source_traceback = traceback.extract_stack(frame)

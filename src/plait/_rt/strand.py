@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from plait._rt.clock import Clock
 from plait._rt.here import here
+from plait._rt.inherited import Inherited, MadeByFactory
 from plait._rt.loop import AsyncioFace, deadline_of, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, ReadyHandle
@@ -91,6 +92,9 @@ class Strand(AsyncioFace):
     __slots__ = ("_marked", "_next", "_next_task", "_pool", "_ready")
 
     _handle_class: Any = ReadyHandle
+    _default_executor = Inherited("_default_executor", None)
+    _exception_handler = Inherited("_exception_handler", None)
+    slow_callback_duration = Inherited("slow_callback_duration", AsyncioFace.slow_callback_duration)
 
     _pool: Pool
     _ready: list[Any]
@@ -204,6 +208,8 @@ class Strand(AsyncioFace):
         self._check_closed()
         site = site_of(frame)
         label = site if name is None else (str(name), site)
+        if self._task_factory is not None:
+            coro = MadeByFactory(coro, name)
         task: Task[Any] = Task(coro, self, label, copy_context() if context is None else context.copy())
         if self._debug:
             task._source_traceback = traceback.extract_stack(frame)

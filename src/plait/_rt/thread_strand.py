@@ -25,6 +25,7 @@ from plait._rt import asyncgens, base, wakeup
 from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
 from plait._rt.clock import Clock
 from plait._rt.here import here, nothing
+from plait._rt.inherited import Inherited
 from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, Poller
@@ -38,6 +39,8 @@ from plait._rt.watch import Watch, follow
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
+
+_FACTORY = Inherited("_task_factory", None)
 
 
 class ThreadStrand(Strand):
@@ -58,7 +61,7 @@ class ThreadStrand(Strand):
         self._next = self._marked = None
         self._ready = deque()  # type: ignore[assignment]
         self._closed = self._parked = self._debug = False  # type: ignore[misc]
-        self._task_factory = None  # type: ignore[misc]
+        self._task_factory = None if pool.main is self else pool.main._task_factory  # type: ignore[misc]
         self._timers = Timers()  # type: ignore[misc]
         self._thread_id = None
         self._selector_face: Any = None  # made when somebody asks for `_selector`
@@ -292,6 +295,20 @@ class ThreadStrand(Strand):
     def _sent(self) -> None:
         pass
 
+    # Settings
+
+    def set_task_factory(self, factory: Any) -> None:
+        """As asyncio; the main strand's holds for the strands of its pool that have none of their own."""
+        before = self._task_factory
+        _EventLoop.set_task_factory(self, factory)
+        pool = self._pool
+        if pool.main is not self:
+            return
+        Strand._task_factory = _FACTORY  # type: ignore[assignment]
+        for strand in list(pool.pinned):
+            if strand._task_factory is before:
+                strand._task_factory = factory  # type: ignore[misc]
+
     # Signals
 
     def make_signal_pipe(self) -> None:
@@ -400,9 +417,9 @@ class ThreadStrand(Strand):
         self._ready.clear()
         self._timers = Timers()  # type: ignore[misc]  # a closed loop keeps no callback, nor what it would have been called with
         self._executor_shutdown_called = True  # type: ignore[misc]
-        if self._default_executor is not None:
-            self._default_executor.shutdown(wait=False)
-            self._default_executor = None
+        own_executor = self.__dict__.pop("_default_executor", None)
+        if own_executor is not None:
+            own_executor.shutdown(wait=False)
         self._poller.close()
 
     def __del__(self) -> None:

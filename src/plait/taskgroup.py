@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from asyncio.events import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from plait._rt.strand import Strand
 from plait._rt.task import CANCELLED, RETURNED, Task
@@ -39,9 +40,9 @@ class TaskGroup(asyncio.TaskGroup):
         G4  A child made in another strand while the group aborts is cancelled by its maker or by `_abort`: the one adds and
             looks, the other says and cancels.
         G5  A child joins and is waited for, or is refused: its maker asks and adds under `_gate`. The parent's strand, which
-            alone takes children out, shuts it (`_over`) under the same lock when the last one is out and the block was left.
-            The lock is re-entrant: a finaliser or signal handler in the middle of `_shut` adds before `_over` is raised, and
-            is seen, or asks after that, and is refused.
+            alone takes children out, shuts it (`_over`) under the same lock when the last one is out and the block was left;
+            so a maker in that strand needs no lock. The lock is re-entrant: a finaliser or signal handler in the middle of
+            `_shut` adds before `_over` is raised, and is seen, or asks after that, and is refused.
         G6  A child that was left is in neither, and what it raises later is logged.
     """
 
@@ -64,30 +65,30 @@ class TaskGroup(asyncio.TaskGroup):
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
     ) -> Task[T]:
         """Start coro in a strand of its own, as a member of the group; from any strand. context is copied."""
-        problem = self._problem()
-        if problem is None:
-            pool = self._loop._pool
-            task = pool.new_task(coro, name, context, sys._getframe(1))
+        if not self._entered:  # type: ignore[attr-defined]
+            self._refuse(coro)
+        pool = self._loop._pool
+        task = pool.new_task(coro, name, context, sys._getframe(1))
+        if _get_running_loop() is self._loop:  # where the gate is shut
+            if self._over or self._aborting:
+                self._refuse(coro)
+            self._tasks.add(task)
+        else:
             with self._gate:
-                problem = self._problem()
-                if problem is None:
-                    self._tasks.add(task)
-        if problem is not None:
-            coro.close()
-            raise RuntimeError(f"TaskGroup {self!r} {problem}")
+                if self._over or self._aborting:
+                    self._refuse(coro)
+                self._tasks.add(task)
         task._value = self  # (T6)
         pool.schedule(task, False)
         if self._aborting:  # since we asked: who aborts says so first and cancels after (G4)
             task.cancel()
         return task
 
-    def _problem(self) -> str | None:
-        """Why no task can join now, if so."""
+    def _refuse(self, coro: Coroutine[Any, Any, Any]) -> NoReturn:
+        coro.close()
         if not self._entered:  # type: ignore[attr-defined]
-            return "has not been entered"
-        if self._over:
-            return "is finished"
-        return "is shutting down" if self._aborting else None
+            raise RuntimeError(f"TaskGroup {self!r} has not been entered")
+        raise RuntimeError(f"TaskGroup {self!r} is {'finished' if self._over else 'shutting down'}")
 
     def _deliver(self, task: Task[Any]) -> None:
         """A child is done; on whatever thread it finished."""

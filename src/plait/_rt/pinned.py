@@ -145,13 +145,17 @@ class PinnedStrand(ThreadStrand):
         """Announce that the thread sleeps (N1); False if there is something to do."""
         self._seat.held.pop(None, None)
         self._parked = True
-        return not self._ready
+        return self._has_nothing()
+
+    def _has_nothing(self) -> bool:
+        """Is nothing queued, and waits nothing for a time or a descriptor?"""
+        return not (self._ready or len(self._poller)) and self._timers.deadline(Clock.monotonic()) is None
 
     def _look(self) -> None:
-        if self._ready or self._stopping or len(self._poller) or self._timers.deadline(Clock.monotonic()) is not None:
-            super()._look()
+        if self._has_nothing() and not self._stopping:
+            self._stopping = self._idle = True  # type: ignore[misc]  # what is queued from now on is run once more (`_park`)
         else:
-            self._stopping = self._idle = True  # type: ignore[misc]
+            super()._look()
 
     def _ring(self) -> None:
         self._parked = False

@@ -28,7 +28,7 @@ from plait.runtime import run
 
 _CALLABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _BETWEEN = ("<frozen importlib", *(os.path.dirname(str(package.__file__)) + os.sep for package in (asyncio, importlib)))
-_RESULTS = (Task.result.__code__, Task.exception.__code__)
+_RESULTS = (Task.result.__code__, Task._raised.__code__, Task.exception.__code__)
 
 
 class NoSuchProgram(Exception):

@@ -164,7 +164,7 @@ def test_a_pinned_strand_that_is_closed_leaves_mains_executor_alone() -> None:
         asyncio.get_running_loop().set_default_executor(executor)
         strand: Any = plait.Strand(pinned=True)
         assert await strand.call(value(1)) == 1
-        strand.stop_pinned()
+        await strand.aclose()
         assert strand._closed
         return await asyncio.get_running_loop().run_in_executor(None, int, "7")
 

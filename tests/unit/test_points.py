@@ -20,7 +20,6 @@ from unit_helpers import GIL_BUILD, LONG, eventually, eventually_in_thread, in_p
 import plait
 from plait._rt import hogs
 from plait._rt import worker as worker_module
-from plait._rt.clock import Clock
 from plait._rt.gap import Gaps
 from plait._rt.hogs import Hogs
 from plait._rt.monitor import Monitor
@@ -322,7 +321,7 @@ def test_all_that_were_caught_are_waited_for() -> None:
 # The monitor's glance
 
 
-class ThreadClock:
+class Clock:
     """A thread's vitals, of which a glance asks the clock."""
 
     def __init__(self, noted: int, now: int) -> None:
@@ -336,7 +335,7 @@ class ThreadClock:
 def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool) -> None:
     """A worker that had nothing to do at the last look was not looked at, and what it used since says nothing of this turn: it
     was taken for busy, and one that blocked right after a calm while was found 10 ms later."""
-    holder, turn = object(), ("strand", "running", 7, ThreadClock(0, 10**9))
+    holder, turn = object(), ("strand", "running", 7, Clock(0, 10**9))
     watched = SimpleNamespace(turns=lambda: iter([(holder, turn)]), options=SimpleNamespace(stall_after=0.1))
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
     now = time.monotonic()
@@ -345,7 +344,7 @@ def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool
     assert monitor._glance() is seen
 
 
-class Thread(ThreadClock):
+class Thread(Clock):
     """A thread's vitals, of which the judge of a gap asks the kernel, too."""
 
     noted_schedule = 0, 0
@@ -384,19 +383,13 @@ def test_who_slept_with_the_gil_may_be_elsewhere_when_the_monitor_asks(over: boo
 @needs_gil
 @pytest.mark.parametrize("late", [0.0, 0.005])
 @pytest.mark.parametrize("seen, suspicious", [(None, True), (7, True), (6, False)])
-def test_a_tick_that_is_late_is_blamed_on_who_computes(
-    monkeypatch: pytest.MonkeyPatch, late: float, seen: int | None, suspicious: bool
-) -> None:
+def test_a_tick_that_is_late_is_blamed_on_who_computes(late: float, seen: int | None, suspicious: bool) -> None:
     """Nobody ran at the last look, or a worker is in the same batch still: not one that has gone through others since."""
     holder: Any = Worker.__new__(Worker)
     watched = SimpleNamespace(turns=lambda: iter([(holder, ("strand", "running", 7, None))]))
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
     monitor._seen = {} if seen is None else {holder: ("running", seen)}
-    times = iter([100.0, 100.001 + late])
-    monkeypatch.setattr(Clock, "monotonic", lambda: next(times))
-    monkeypatch.setattr(Clock, "sleep", lambda seconds: None)
-    hurry = monitor._sleep(0.001)
-    monkeypatch.undo()
+    hurry = monitor._was_kept(late)
     assert hurry is (late > 0 and suspicious)
     assert monitor._kept_gil == pytest.approx(late if seen is None else 0.0)
 

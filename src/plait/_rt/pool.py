@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt import forks, interval
 from plait._rt.clock import Clock
 from plait._rt.handoff import HandOff
-from plait._rt.here import here, nothing
+from plait._rt.here import here
 from plait._rt.hogs import Hogs
 from plait._rt.idle import Idle
 from plait._rt.inherited import MadeByFactory
@@ -467,7 +467,9 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    here.main = nothing  # what the system calls at a fork keeps this module, and what it knows, beyond the interpreter's end
+    here.__dict__.pop(
+        "main", None
+    )  # what the system calls at a fork keeps this module, and what it knows, beyond the interpreter's end
     for pool in list(_with_threads):
         if not pool.started and pool.watched:
             pool.unwatch()

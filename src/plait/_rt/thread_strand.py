@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt import asyncgens, base, wakeup
 from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
 from plait._rt.clock import Clock
-from plait._rt.here import here, nothing
+from plait._rt.here import here
 from plait._rt.inherited import Inherited
 from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
@@ -413,7 +413,7 @@ class ThreadStrand(Strand):
         self._closed = True  # type: ignore[misc]
         asyncgens.forget(self)
         if here.main() is self:
-            here.main = nothing  # a closed loop is its holder's alone, as in asyncio
+            here.__dict__.pop("main", None)  # a closed loop is its holder's alone, as in asyncio
         self._ready.clear()
         self._timers = Timers()  # type: ignore[misc]  # a closed loop keeps no callback, nor what it would have been called with
         self._executor_shutdown_called = True  # type: ignore[misc]

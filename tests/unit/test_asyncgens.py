@@ -215,3 +215,46 @@ def test_a_strand_closes_its_own_generators_when_asked(where: str) -> None:
         await other.aclose()
 
     plait.run(main())
+
+
+@in_plait
+async def test_strands_of_exhausted_generators_are_let_go() -> None:
+    """When some more generators were begun, anywhere."""
+
+    async def one() -> AsyncGenerator[int, None]:
+        yield 1
+
+    async def exhaust() -> None:
+        kept.append(weakref.ref(plait.current_strand()))
+        assert [number async for number in one()] == [1]
+
+    kept: list[Any] = []
+    await plait.Strand().call(exhaust())
+    others = [one() for _ in range(4 * asyncgens._sweep_at)]
+    for other in others:
+        assert [number async for number in other] == [1]
+    await eventually(lambda: collected(kept[0]))
+
+
+def test_another_loop_in_a_step_of_ours() -> None:
+    """Such as a test framework's, which sets its own hooks, or none."""
+
+    class Loop:
+        """Not asyncio's either."""
+
+    async def one() -> AsyncGenerator[int, None]:
+        yield 1
+
+    async def main() -> None:
+        for other in (None, Loop()):
+            generator, ours = one(), asyncio.get_running_loop()
+            asyncio._set_running_loop(other)  # type: ignore[arg-type]
+            try:
+                with pytest.raises(StopIteration):
+                    anext(generator).__await__().send(None)  # type: ignore[attr-defined]
+            finally:
+                asyncio._set_running_loop(ours)
+            assert not any(reference() is generator for reference, _ in asyncgens._homes.values())
+            del generator
+
+    plait.run(main())

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from plait._rt.pool import Pool
     from plait._rt.strand import Strand
 
+SWEEP_AT = 64  # strands that exhausted generators may keep meanwhile (a pinned one has a thread)
+
 _homes: dict[int, tuple[Any, Strand]] = {}
 _found_dead: set[int] = set()
-_sweep_at = 1000
+_sweep_at = SWEEP_AT
 
 
 def _first_iterated(generator: AsyncGenerator[Any, Any]) -> None:
     global _sweep_at
     strand: Any = _get_running_loop()
-    if strand is None:  # a finaliser iterates it by hand
+    if getattr(strand, "_pool", None) is None:  # a finaliser iterates it by hand, or another loop runs in a step of ours
         return
     _homes[id(generator)] = (weakref.ref(generator), strand)
     if strand._closed:  # in a step that is stuck through the end, which has taken out what there was (or sees this one)
@@ -37,7 +39,7 @@ def _first_iterated(generator: AsyncGenerator[Any, Any]) -> None:
         strand._warn_late_asyncgen(generator)
     if len(_homes) >= _sweep_at:
         _sweep()
-        _sweep_at = max(1000, len(_homes) * 2)
+        _sweep_at = max(SWEEP_AT, len(_homes) * 2)
 
 
 def _finalise(generator: AsyncGenerator[Any, Any]) -> None:

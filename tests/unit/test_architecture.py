@@ -155,5 +155,5 @@ def test_every_module_imports_by_itself(program: Any) -> None:
         "        del sys.modules[loaded]\n"
         "    importlib.import_module(name)\n"
         "print('all')\n"
-    ).end()
+    ).end(120)
     assert (code, out) == (0, "all\n"), err

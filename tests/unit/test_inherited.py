@@ -162,7 +162,7 @@ def test_a_pinned_strand_that_is_closed_leaves_mains_executor_alone() -> None:
 
     async def main() -> Any:
         asyncio.get_running_loop().set_default_executor(executor)
-        strand: Any = plait.Strand(pinned=True)
+        strand = plait.Strand(pinned=True)
         assert await strand.call(value(1)) == 1
         await strand.aclose()
         assert strand._closed

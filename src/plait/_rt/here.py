@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ class _Here(threading.local):
     worker: Worker | None = None
     main: Callable[[], ThreadStrand | None] = staticmethod(nothing)
     """The main strand that this thread ran last, or made and didn't run yet, if it is still there: a weak reference."""
-    numbers: Iterator[int] = iter(())
-    """Those that the next tasks made here get (numbers.py)."""
     delivering: Cancellation | None = None
     """The cancel from another strand that this thread delivers just now."""
 

@@ -141,8 +141,11 @@ async def test_a_time_out_bounds_the_waiting(way: Any, stuck: Stuck, caplog: pyt
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, LONG)
     else:
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(way(stuck), LONG)
+        for _ in range(50):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(way(stuck), LONG)
+            if stuck.began.is_set():
+                break  # else the machine was so busy that the task had not begun
     assert not stuck.go.is_set()
     (message,) = told(caplog)
     assert "block" in message

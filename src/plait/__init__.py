@@ -9,6 +9,7 @@
 Inside a strand asyncio holds: its libraries run there unmodified. See README.md and docs/design.md.
 """
 
+from plait._rt.belonging import strand_of
 from plait._rt.task import Task
 from plait.diagnose.report import Stall
 from plait.errors import StuckThreads, WrongStrand
@@ -50,5 +51,6 @@ __all__ = [
     "spawn",
     "start_server",
     "stats",
+    "strand_of",
     "to_thread",
 ]

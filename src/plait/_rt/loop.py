@@ -33,6 +33,7 @@ from plait._rt.selector_face import SelectorFace
 from plait._rt.streams import hasten
 from plait._rt.task import LocalTask, Task, check_coroutine
 from plait._rt.transports import guard
+from plait.errors import WrongStrand
 
 if TYPE_CHECKING:
     from plait._rt.timers import Timers
@@ -197,6 +198,8 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
             self._check_closed()
         if when.__class__ is not float or when != when:
             when = deadline_of(when)
+        if _get_running_loop() is not self:
+            self._check_timer_is_here(callback)
         timer: asyncio.TimerHandle
         if self._debug:
             self._check_thread()
@@ -206,6 +209,14 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         else:
             timer = TimerHandle(when, callback, args, self, context)
         return timer
+
+    def _check_timer_is_here(self, callback: Any) -> None:
+        running = _get_running_loop()
+        if isinstance(running, AsyncioFace):
+            raise WrongStrand(
+                f"call_later() or call_at() of {self!r}, for {callback!r}, was called in {running!r}: what works with that "
+                "loop (a client session, say) belongs to its strand. Use it there, `await strand.call(coro)`, or make one here."
+            )
 
     def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
         self._timers.cancelled += 1

@@ -133,6 +133,9 @@ class Pool:
             self.check_open()
             if self.started:
                 return
+            from plait._rt.belonging import watch
+
+            watch()
             self._poller = SharedPoller(self.options.selector)
             self.processors = [Processor(self, number) for number in range(self.options.workers)]
             for processor in self.processors:

@@ -26,7 +26,9 @@ _SENDING = ("write", "writelines", "write_eof", "sendto", "close", "abort")  # t
 
 def guard(transport: Any) -> Any:
     """Have transport refuse to be used off its strand; returns it."""
-    transport.__class__ = _guarded[type(transport)]
+    guarded = _guarded.get(type(transport))
+    if guarded is not None:  # start_tls gives None where the connection was lost
+        transport.__class__ = guarded
     return transport
 
 
@@ -46,7 +48,7 @@ def _checked(name: str, method: Any) -> Any:
                 return loop.call_soon_threadsafe(method, self)  # StreamWriter's: it runs on whichever thread collects
             raise WrongStrand(
                 f"transport.{name}() was called off its strand {loop!r}: a transport belongs to the strand that made it. "
-                f"Use `await strand.call(coro)` with a coroutine that does it there."
+                f"Do it there, `await strand.call(...)`, with `strand = plait.strand_of(writer)`."
             )
         if sends and loop is not None:
             loop._sent()

@@ -15,6 +15,7 @@ from plait.diagnose.report import Stall
 from plait.errors import StuckThreads, WrongStrand
 from plait.net import Server, start_server
 from plait.runtime import (
+    EventLoop,
     Runner,
     Strand,
     checkpoint,
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Event",
+    "EventLoop",
     "Runner",
     "Server",
     "Stall",

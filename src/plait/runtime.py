@@ -10,7 +10,7 @@ import types
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.pool import Pool
@@ -34,7 +34,7 @@ def new_event_loop(
     max_threads: int | None = None,
     shutdown_grace: float | None = None,
     on_stall: Callable[[Stall], object] | None = None,
-) -> ThreadStrand:
+) -> EventLoop:
     """A main strand for the thread that runs it, as an asyncio event loop; whoever makes it runs and closes it.
 
     For what makes its own runs: `asyncio.run(main(), loop_factory=plait.new_event_loop)` (3.12 or later, `asyncio.Runner`
@@ -44,13 +44,36 @@ def new_event_loop(
     Its monitor, which reports who blocks, starts with its first run (PLAIT_WATCH_MAIN=0: with the first `spawn` or `Strand`);
     the workers start with the first `spawn` or `Strand`. Any thread may call it.
     """
-    options = settings(workers, handoff_after, max_threads, shutdown_grace, on_stall)
-    main = ThreadStrand()
-    main.set_up(Pool(main, options, Reporter(on_stall), DOOR))
-    main.belong_here()
-    main._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
-    main.make_signal_pipe()
-    return main
+    return EventLoop(
+        workers=workers,
+        handoff_after=handoff_after,
+        max_threads=max_threads,
+        shutdown_grace=shutdown_grace,
+        on_stall=on_stall,
+    )
+
+
+class EventLoop(ThreadStrand):
+    """What `new_event_loop` makes: a main strand, as an asyncio event loop. For settings that want the name of a class, such as
+    Scrapy's ASYNCIO_EVENT_LOOP. The parameters, errors and all else: see `new_event_loop`.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        handoff_after: float | None = None,
+        max_threads: int | None = None,
+        shutdown_grace: float | None = None,
+        on_stall: Callable[[Stall], object] | None = None,
+    ) -> None:
+        options = settings(workers, handoff_after, max_threads, shutdown_grace, on_stall)
+        self.set_up(Pool(self, options, Reporter(on_stall), DOOR))
+        self.belong_here()
+        self._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
+        self.make_signal_pipe()
 
 
 class Runner(asyncio.Runner):  # type: ignore[misc]
@@ -90,7 +113,18 @@ class Runner(asyncio.Runner):  # type: ignore[misc]
             loop_factory = functools.partial(new_event_loop, **given)
         elif unused:
             raise TypeError(f"loop_factory makes the loop, so {', '.join(unused)} would do nothing here: give it to that")
+        else:
+            self._ours = False
         super().__init__(debug=debug, loop_factory=loop_factory)
+
+    _ours = True  # is the loop made by plait's own factory?
+
+    def _lazy_init(self) -> None:
+        """As asyncio's without a loop factory: while the loop is there it is this thread's current one."""
+        super()._lazy_init()  # type: ignore[misc]
+        if self._ours and not self._set_event_loop:  # type: ignore[has-type]
+            self._set_event_loop = True  # so that `close` takes it back
+            asyncio.set_event_loop(self._loop)  # type: ignore[attr-defined]
 
     def _on_sigint(self, signum: int, frame: Any, main_task: Task[Any]) -> None:
         self._interrupt_count += 1  # type: ignore[attr-defined]
@@ -214,6 +248,10 @@ class _Sleep(Waiter):
         return self._result
 
 
+@overload
+def sleep(delay: float) -> Coroutine[Any, Any, None]: ...
+@overload
+def sleep(delay: float, result: T) -> Coroutine[Any, Any, T]: ...
 def sleep(delay: float, result: Any = None) -> Any:
     """`await plait.sleep(seconds)`: suspend for delay seconds and return result; as `asyncio.sleep`, lighter.
 
@@ -232,6 +270,7 @@ async def _yield_once(result: Any) -> Any:
 
 
 __all__ = [
+    "EventLoop",
     "Runner",
     "Strand",
     "checkpoint",

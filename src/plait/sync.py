@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, Literal
 
 from plait._rt.waiter import ABANDONED, Waiter
@@ -77,12 +78,12 @@ class Event:
         """Reset it: later waits suspend."""
         self._unset.setdefault(None, [])
 
-    def wait(self) -> Any:
+    def wait(self) -> Coroutine[Any, Any, Literal[True]]:
         """`await event.wait()`: suspend until it is set; returns True. A checkpoint only if it has to wait.
 
         What it returns passes for a coroutine: `asyncio.create_task(event.wait())` works. Cancelling it loses nothing.
         """
-        return _EventWait(self)
+        return _EventWait(self)  # type: ignore[return-value]  # registered as one
 
     def _abandoned(self) -> None:
         self._dead += 1

@@ -172,4 +172,4 @@ def open_fds() -> set[str]:
 
 def plait_threads() -> list[threading.Thread]:
     """The living threads that plait made."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("plait")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("plait", "asyncio_"))]

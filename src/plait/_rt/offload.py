@@ -39,12 +39,12 @@ _Job = tuple[float, Future[Any], Callable[..., Any], Any, Any]  # since when it 
 class Lane(Executor):
     """An elastic set of threads."""
 
-    def __init__(self, name: str, most: int) -> None:
-        self.name, self._most = name, most
+    def __init__(self, name: str, most: int, threads: str = "") -> None:
+        self.name, self._most, self._thread_name = name, most, threads or f"{name}_"
         self.running: dict[threading.Thread, Callable[..., Any]] = {}  # what each busy thread runs, for the stall report
         self._jobs: deque[_Job] = deque()
         self._resting: list[threading.Lock] = []
-        self._free = list(range(most, 0, -1))
+        self._free = list(range(most - 1, -1, -1))
         self._threads: set[threading.Thread] = set()
         self._closed = False
 
@@ -72,7 +72,7 @@ class Lane(Executor):
 
     def _start(self, number: int, future: Future[Any]) -> None:
         """A thread for future's call, or for those that others left to us (L3)."""
-        thread = threading.Thread(target=self._work, args=(number,), name=f"{self.name}-{number}", daemon=True)
+        thread = threading.Thread(target=self._work, args=(number,), name=f"{self._thread_name}{number}", daemon=True)
         self._threads.add(thread)
         try:
             thread.start()
@@ -185,7 +185,7 @@ class Offload(Lane):
     """The default executor of every strand."""
 
     def __init__(self, most: int = 256) -> None:
-        super().__init__("plait-offload", most)
+        super().__init__("plait-offload", most, "asyncio_")  # as asyncio names its own
         self.lookups = Lane("plait-lookup", 32)
 
     def threads(self) -> list[threading.Thread]:

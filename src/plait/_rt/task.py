@@ -68,7 +68,11 @@ from plait._rt.waiter import ABANDONED, Cancelled, Waiter
 from plait.errors import WrongStrand
 
 if TYPE_CHECKING:
+    from asyncio import Task as _Interface  # for type checkers it is one
+
     from plait._rt.strand import Strand
+else:
+    _Interface = Generic
 
 logger = logging.getLogger("plait")
 T = TypeVar("T")
@@ -301,7 +305,7 @@ class Cancellation:
         return False
 
 
-class Task(Generic[T]):
+class Task(_Interface[T]):
     """A coroutine in a strand of its own, made by `plait.spawn` or `plait.TaskGroup.create_task`.
 
     Every method may be called from any strand and any thread, and none of them blocks. `await task` is a checkpoint;
@@ -890,7 +894,7 @@ class Task(Generic[T]):
     # What asyncio's tasks have beside that, and its own modules and libraries read
 
     @property
-    def _state(self) -> str:
+    def _state(self) -> str:  # type: ignore[override]
         return _STATES[self._phase]
 
     @property
@@ -898,7 +902,7 @@ class Task(Generic[T]):
         return self._value if self._phase == RETURNED else None
 
     @property
-    def _exception(self) -> BaseException | None:
+    def _exception(self) -> BaseException | None:  # type: ignore[override]
         return self._value[0] if self._phase == RAISED else None
 
     @property
@@ -948,7 +952,7 @@ class Task(Generic[T]):
         return self._cancel is not None and self._cancel.must
 
     @property
-    def _callbacks(self) -> list[tuple[Any, Any]] | None:  # anyio looks in it for the one that run_until_complete adds
+    def _callbacks(self) -> Any:  # anyio looks in it for the one that run_until_complete adds
         callbacks = [(each._callback, each._context) for each in self._registered() if isinstance(each, DoneCallback)]
         return callbacks or None
 

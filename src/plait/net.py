@@ -36,6 +36,7 @@ class _Settings:
     limit: int
     ssl: SSLContext | None
     ssl_options: dict[str, Any]
+    backlog: int
     site: Site  # where the server was started, for the stall report
 
 
@@ -80,10 +81,17 @@ class Server(asyncio.Server):
             raise RuntimeError(f"server {self!r} is closed")
         if not self._serving:
             self._serving = True
-            await self._strand.call(self._start())
+            try:
+                await self._strand.call(self._start)
+            except BaseException:
+                self._serving = False
+                raise
 
-    async def _start(self) -> None:
-        for sock in self._listening if not self._closing else ():
+    def _start(self) -> None:
+        listening = self._listening if not self._closing else ()
+        for sock in listening:
+            sock.listen(self._settings.backlog)
+        for sock in listening:
             self._strand._add_reader(sock, self._accept, sock)
 
     async def serve_forever(self) -> None:
@@ -352,18 +360,15 @@ async def start_server(
     )  # fmt: skip
     sockets = [listening._sock for listening in bound.sockets]
     bound._sockets = None  # ours now
+    for listening in sockets if keep_alive else ():
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    settings = _Settings(client_connected_cb, limit, ssl, options, backlog, site_of(sys._getframe(1)))
+    server = Server(strand, sockets, settings, home)
     try:
-        for listening in sockets:
-            if keep_alive:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            listening.listen(backlog)
+        if start_serving:
+            await server.start_serving()
     except OSError:
         if sock is None:
-            for listening in sockets:
-                listening.close()
+            server.close()
         raise
-    settings = _Settings(client_connected_cb, limit, ssl, options, site_of(sys._getframe(1)))
-    server = Server(strand, sockets, settings, home)
-    if start_serving:
-        await server.start_serving()
     return server

@@ -386,9 +386,25 @@ async def test_the_end_of_serve_forever_waits_for_no_stuck_handler() -> None:
 async def test_start_serving_later() -> None:
     server = await plait.start_server(echo, "127.0.0.1", 0, start_serving=False)
     async with server:
+        with pytest.raises(ConnectionRefusedError):  # it doesn't listen yet, as asyncio's
+            await ask(server, b"x\n")
         await server.start_serving()
         await server.start_serving()
         assert await ask(server, b"x\n") == b"x\n"
+
+
+@in_plait
+async def test_keep_alive_is_set_for_connections() -> None:
+    kept: list[int] = []
+
+    def handle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept.append(writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        writer.close()
+
+    for keep_alive in (None, True):
+        async with await plait.start_server(handle, "127.0.0.1", 0, keep_alive=keep_alive) as server:
+            assert await ask(server, b"") == b""
+    assert [bool(each) for each in kept] == [False, True]
 
 
 @in_plait

@@ -49,7 +49,7 @@ are not served.
 PS = """\
 Show what the threads and tasks of a running process do that runs plait: each task's state, where it was spawned, the
 functions that it is in, and what awaits it. The process goes on meanwhile. It answers the same user and root, on Linux, once
-it has spawned a task (under `plait run`, and with PLAIT_WATCH_MAIN=1, from the start).
+plait's loop runs there.
 """
 
 

@@ -58,38 +58,45 @@ _SAID = {
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A step that lasts too long."""
+    """A step that lasts too long: what `on_stall` is called with. `str(stall)` is what the logger says, `as_json()` one line of JSON.
+
+    Frozen, so any thread may keep and read it; what is in it are strings, numbers and frames, nothing of the program's.
+    """
 
     file: str
     """The innermost place outside the standard library, plait and installed packages (if there is one)."""
     line: int
     function: str
     call: str | None
-    """The call that doesn't return, as the source names it (`time.sleep`); None if the line doesn't tell."""
+    """The call that doesn't return, as the source names it (`time.sleep`, `with lock`); None if that can't be told."""
     kind: str
     """The verdict: "blocked", "cpu", "lock", "gil", "gc", "starved", "host" or "executor" (docs/reports.md)."""
     detail: str
-    """The system call, or who holds the lock, where known."""
+    """The system call, or who holds the lock, where known; else ""."""
     seconds: float
-    """How long the step has lasted so far, or lasted in all."""
+    """How long the step has lasted so far, or lasted in all; with "again" the longest of those not reported."""
     state: str
-    """"began": it lasts, first report. "goes on": it lasts. "ended". "again": a summary of what was not reported."""
+    """"began": it lasts, first report (after 0.1 s). "goes on": it lasts (0.5 s). "ended". "unfinished": it lasts, and the run ends.
+    "again": a summary of what was not reported."""
     times: int
-    """How often this place has stalled, this time included."""
+    """How often this place has stalled, this time included; with "again" how often it was not reported."""
     task: str
     """The task's name, or what else runs."""
     spawned_at: str | None
-    """Where the task was spawned, "file:line in function"."""
+    """Where the task was spawned, "file:line in function"; None for a callback, and a task that was not spawned."""
     strand: str
+    """The strand's repr; "" for the executor."""
     handed_off_after: float | None
     """Seconds until the processor went to another worker; 0.0 if it was given away before the step, because this place stalled
     before; None if it was not handed off, or not yet."""
     waiting: int
-    """What waits behind it: strands that wait for a worker; in a strand with its own thread, items of that strand."""
+    """What waits behind it: strands that wait for a worker; in a strand with its own thread, items of that strand; for the
+    executor, calls."""
     advice: str | None
-    """What to write instead."""
+    """What to write instead; None where nothing is known."""
     stack: tuple[Frame, ...]
-    """The whole stack, innermost first."""
+    """The whole stack, innermost first, each with `file`, `line`, `function`, and `position` where that is known; empty for the
+    executor."""
 
     def __str__(self) -> str:
         named = f" {self.call}" if self.call else ""
@@ -122,7 +129,7 @@ class Stall:
         return f"not handed off: {self.waiting} strand(s) wait"
 
     def as_json(self) -> str:
-        """One line; the stack as "file:line function"."""
+        """One line of JSON with these fields; the stack as "file:line function"."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["stack"] = [f"{frame.file}:{frame.line} {frame.function}" for frame in self.stack]
         return json.dumps(fields)

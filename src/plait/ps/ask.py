@@ -12,7 +12,7 @@ from plait.ps.door import address_of, peer_of
 
 WORKING = 60.0  # seconds for a process that took notice: it may have a million tasks
 _SILENT = """process {pid} does not answer. It may
-  - run no plait at all, or a plait that has spawned nothing yet: start it by `plait run`, or with PLAIT_WATCH_MAIN=1
+  - run no plait at all, or have PLAIT_WATCH_MAIN=0 in its environment and nothing spawned yet
   - have PLAIT_PS=0 in its environment
   - live in a container: ask from inside, by the number that it has there"""
 _FROZEN = """process {pid} took no notice for {seconds:g} s. It may

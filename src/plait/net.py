@@ -44,16 +44,16 @@ class Server(asyncio.Server):
     """What `start_server` returns: asyncio.Server's interface, as it is since 3.13, on every version; and `drain`.
 
     Thread safety: every method, from any strand or thread, except that what is awaited needs a strand.
-
-    Invariants
-        V1  `_clients` has the strand of each connection from the accept until its socket is closed. The accept strand puts it
-            in; the connection's takes it out. Its value is None, or what a connection that isn't set up yet is to do then.
-        V2  `_lingering` has the strands whose handler goes on after that, with its task. A strand is put in before it is taken
-            out of `_clients`, so that who finds that empty finds all of these.
-        V3  `_stop` runs once, in the turn of the accept strand; nothing is accepted after it. It says that the server is
-            closed, then looks whether connections are left. Who takes one out does that first, and then looks whether the
-            server is closed. Whichever comes second sees the other's.
     """
+
+    # Invariants
+    #  V1  `_clients` has the strand of each connection from the accept until its socket is closed. The accept strand puts it
+    #      in; the connection's takes it out. Its value is None, or what a connection that isn't set up yet is to do then.
+    #  V2  `_lingering` has the strands whose handler goes on after that, with its task. A strand is put in before it is taken
+    #      out of `_clients`, so that who finds that empty finds all of these.
+    #  V3  `_stop` runs once, in the turn of the accept strand; nothing is accepted after it. It says that the server is
+    #      closed, then looks whether connections are left. Who takes one out does that first, and then looks whether the
+    #      server is closed. Whichever comes second sees the other's.
 
     def __init__(self, strand: Strand, sockets: list[socket.socket], settings: _Settings, home: Strand) -> None:
         self._strand, self._listening, self._settings, self._home = strand, sockets, settings, home

@@ -191,9 +191,10 @@ def run(
 def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None) -> Task[T]:
     """Start coro in a strand of its own, in parallel with the caller; must be called from inside a strand.
 
-    Raises TypeError for what is no coroutine, RuntimeError outside plait, after the end of the run, and where the system gives no
-    thread for the first worker. context (the caller's if None) is copied: two strands can't be in one context at a time. The runtime holds the task until
-    it is done. An exception that nobody retrieves is logged with the place of this call. (Go's `go` statement.)
+    Raises TypeError for what is no coroutine, RuntimeError outside plait, after the end of the run, and where the system gives
+    no thread for the first worker. context (the caller's if None) is copied: two strands can't be in one context at a time. The
+    runtime holds the task until it is done. An exception that nobody retrieves is logged with the place of this call. (Go's
+    `go` statement.)
     """
     pool = current_strand()._pool
     task = pool.new_task(coro, name, context, sys._getframe(1))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What one runtime counts, as `plait.stats()` found it. Nobody is stopped for it: each field is right, not all at one instant.
+    """What one runtime counts, as `plait.stats()` found it. Nobody is stopped for it: not all are of one moment.
 
-    Gauges (how many there are now): workers, spares, handed_off, queued, injected, tasks, timers. Counters, of the runtime since
-    it began, which only grow: at_cap, steps, steals, handoffs, stalls, polls. Before the first `spawn` all are 0, but max_threads.
-    Frozen: any thread may keep and read it. Who takes two of them and divides a difference by the seconds between has a rate.
+    How many there are now: workers, spares, handed_off, queued, injected, tasks, timers. How often since the runtime began:
+    at_cap, steps, steals, handoffs, stalls, polls, which only grow. Before the first `spawn` all but max_threads are 0.
+    Frozen: any thread may keep and read it.
     """
 
     workers: int

@@ -46,17 +46,17 @@ class Event:
     """A flag that tasks wait for, in any strand; set from any strand or thread. As `asyncio.Event` otherwise.
 
     Thread safety: every method, from anywhere; none blocks, and a signal handler or finaliser may call `set`.
-
-    Invariants
-        E1  From a `clear` to the next `set` those who wait are in one list, the entry of `_unset`; it has none while it is set.
-            `set` takes the list out and wakes who is in it, `clear` puts a new one in: each is one atomic step. Who waits
-            appends itself and looks after whether the list is still there. Whichever comes second sees the other, so nobody
-            sleeps through a `set`, even one followed by `clear` at once; and who waits after that `clear` is in another list,
-            where a `set` that is slow to wake the others doesn't find it.
-        E2  A waiter is woken by its own strand (waiter.py), so it may be popped, fired and cancelled at once.
-        E3  A purge takes abandoned waiters out one by one. A living one is never out of its list, not for a moment: a `set`
-            would miss it.
     """
+
+    # Invariants
+    #  E1  From a `clear` to the next `set` those who wait are in one list, the entry of `_unset`; it has none while it is set.
+    #      `set` takes the list out and wakes who is in it, `clear` puts a new one in: each is one atomic step. Who waits
+    #      appends itself and looks after whether the list is still there. Whichever comes second sees the other, so nobody
+    #      sleeps through a `set`, even one followed by `clear` at once; and who waits after that `clear` is in another list,
+    #      where a `set` that is slow to wake the others doesn't find it.
+    #  E2  A waiter is woken by its own strand (waiter.py), so it may be popped, fired and cancelled at once.
+    #  E3  A purge takes abandoned waiters out one by one. A living one is never out of its list, not for a moment: a `set`
+    #      would miss it.
 
     __slots__ = ("_dead", "_unset")
 

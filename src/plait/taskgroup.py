@@ -29,22 +29,22 @@ class TaskGroup(asyncio.TaskGroup):
     group aborts, it raises RuntimeError. Leaving the block is a checkpoint if tasks still run.
     When the parent is cancelled (by a time-out, say) while a child is stuck in a step, which takes no cancel, the group ends
     without that child after a second: a warning of the logger `plait` names it, and it is left to end by itself.
-
-    Invariants
-        G1  `_tasks` holds the children that were not reaped; it changes in create_task and in the parent's strand only, so
-            that children that finish on many threads don't fight over it.
-        G2  A child that returned or was cancelled appends itself to `_finished`, where it finishes; `_reap` takes such
-            children out of both. One that raised is handed to `_on_task_done`, asyncio's own, in the parent's strand.
-        G3  A child appends first and looks whether it is the last, or one of many, after; if so it posts a reap. A reap
-            goes on until `_finished` is empty. So when the parent leaves, or waits, a last reap comes after the last child.
-        G4  A child made in another strand while the group aborts is cancelled by its maker or by `_abort`: the one adds and
-            looks, the other says and cancels.
-        G5  A child joins and is waited for, or is refused: its maker asks and adds under `_gate`. The parent's strand, which
-            alone takes children out, shuts it (`_over`) under the same lock when the last one is out and the block was left;
-            so a maker in that strand needs no lock. The lock is re-entrant: a finaliser or signal handler in the middle of
-            `_shut` adds before `_over` is raised, and is seen, or asks after that, and is refused.
-        G6  A child that was left is in neither, and what it raises later is logged.
     """
+
+    # Invariants
+    #  G1  `_tasks` holds the children that were not reaped; it changes in create_task and in the parent's strand only, so
+    #      that children that finish on many threads don't fight over it.
+    #  G2  A child that returned or was cancelled appends itself to `_finished`, where it finishes; `_reap` takes such
+    #      children out of both. One that raised is handed to `_on_task_done`, asyncio's own, in the parent's strand.
+    #  G3  A child appends first and looks whether it is the last, or one of many, after; if so it posts a reap. A reap
+    #      goes on until `_finished` is empty. So when the parent leaves, or waits, a last reap comes after the last child.
+    #  G4  A child made in another strand while the group aborts is cancelled by its maker or by `_abort`: the one adds and
+    #      looks, the other says and cancels.
+    #  G5  A child joins and is waited for, or is refused: its maker asks and adds under `_gate`. The parent's strand, which
+    #      alone takes children out, shuts it (`_over`) under the same lock when the last one is out and the block was left;
+    #      so a maker in that strand needs no lock. The lock is re-entrant: a finaliser or signal handler in the middle of
+    #      `_shut` adds before `_over` is raised, and is seen, or asks after that, and is refused.
+    #  G6  A child that was left is in neither, and what it raises later is logged.
 
     _loop: Strand
     _tasks: set[Any]

@@ -58,9 +58,9 @@ _SAID = {
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A step that lasts too long: what `on_stall` is called with. `str(stall)` is what the logger says, `as_json()` one line of JSON.
+    """A step that lasts too long: what `on_stall` is called with. `str(stall)` is what the logger says, `as_json()` a line.
 
-    Frozen, so any thread may keep and read it; what is in it are strings, numbers and frames, nothing of the program's.
+    Frozen, so any thread may keep and read it. It has strings, numbers and frames, nothing of the program's.
     """
 
     file: str
@@ -76,8 +76,8 @@ class Stall:
     seconds: float
     """How long the step has lasted so far, or lasted in all; with "again" the longest of those not reported."""
     state: str
-    """"began": it lasts, first report (after 0.1 s). "goes on": it lasts (0.5 s). "ended". "unfinished": it lasts, and the run ends.
-    "again": a summary of what was not reported."""
+    """"began": it lasts, first report (after 0.1 s). "goes on": it lasts (after 0.5 s). "ended". "unfinished": it lasts, and
+    the run ends. "again": a summary of what was not reported."""
     times: int
     """How often this place has stalled, this time included; with "again" how often it was not reported."""
     task: str
@@ -95,7 +95,7 @@ class Stall:
     advice: str | None
     """What to write instead; None where nothing is known."""
     stack: tuple[Frame, ...]
-    """The whole stack, innermost first, each with `file`, `line`, `function`, and `position` where that is known; empty for the
+    """The whole stack, innermost first: frames with `file`, `line`, `function`, and `position` where it is known; () for the
     executor."""
 
     def __str__(self) -> str:

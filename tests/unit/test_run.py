@@ -16,7 +16,6 @@ import pytest
 from unit_helpers import GIL_BUILD, LONG, collected, eventually_in_thread, forever, in_plait, plait_threads, raises, value
 
 import plait
-from plait._rt.here import here
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -306,7 +305,6 @@ def test_a_loop_that_nobody_closes_is_collected_with_its_threads() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         left = leave()
-        here.main = None
         eventually_in_thread(lambda: collected(left))
         eventually_in_thread(lambda: plait_threads() == [])
 

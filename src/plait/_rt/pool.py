@@ -470,8 +470,6 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    # What the system calls at a fork keeps this module, and what it knows, beyond the interpreter's end.
-    here.__dict__.pop("main", None)
     for pool in list(_with_threads):
         if not pool.started and pool.watched:
             pool.unwatch()

@@ -16,6 +16,7 @@ from plait.diagnose.capture import Frame
 
 N = TypeVar("N", bound=ast.AST)
 ENTERS = ("__enter__", "__exit__", "__aenter__", "__aexit__")
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, SystemError)  # (the last one is 3.11's, of a collection in the middle)
 # What a line may be: a statement, the head of one, an `elif` or `else`, an `except` or `finally`
 _FORMS = ("{}", "{} pass", "if 1: pass\n{} pass", "try: pass\n{} pass")
 
@@ -63,7 +64,7 @@ def parsed_line(text: str) -> ast.Module | None:
     for form in _FORMS:
         try:
             return ast.parse(form.format(text))
-        except (SyntaxError, ValueError):
+        except _UNREADABLE:
             continue
     return None
 
@@ -73,7 +74,7 @@ def parsed_file(file: str) -> ast.Module | None:
     """The file, if it can be had and is Python."""
     try:
         return ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
+    except _UNREADABLE:
         return None
 
 
@@ -89,7 +90,7 @@ def _around(frame: Frame) -> tuple[str, str]:
 def _expression(text: str) -> ast.expr | None:
     try:
         return ast.parse(f"({text})", mode="eval").body
-    except (SyntaxError, ValueError):
+    except _UNREADABLE:
         return None
 
 

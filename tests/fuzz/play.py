@@ -255,8 +255,8 @@ class Play:
 
 
 def name_of(task: Any) -> str:
-    """The name that it was given."""
-    name: str = task.get_name()
+    """The name that it was given; of a future, that it is one."""
+    name: str = task.get_name() if hasattr(task, "get_name") else "a future"
     return "Task" if name.startswith("Task-") or name == "None" else name  # numbered by the process; 3.13 with a task factory
 
 

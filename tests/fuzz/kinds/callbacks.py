@@ -7,8 +7,10 @@ import contextvars
 from typing import Any
 
 from fuzz.kinds import inner, leaf
-from fuzz.play import Boom, Play, end, name_of, variable
+from fuzz.play import Base, Boom, Play, end, name_of, variable
 from fuzz.program import Dice, Node
+
+_WHAT = ("log", "raise", "cancel", "removed", "spawn", "context", "twice", "base", "add")
 
 
 @leaf(weight=2)
@@ -50,16 +52,18 @@ async def callback_raises(play: Play) -> None:
     play.loop.call_soon(_boom, None)
 
 
+@leaf(lambda dice: (dice.randrange(2), dice.choice(_WHAT), dice.name()), weight=3)
+async def when_set(play: Play, which: int, what: str, name: str) -> None:
+    """A callback of a future."""
+    play.futures[which].add_done_callback(_when_done(play, what, 20, name))
+
+
 def _boom(_task: Any) -> None:
     raise Boom("in a callback")
 
 
 def _of_done(dice: Dice) -> tuple[Any, ...]:
-    return (
-        dice.node(),
-        [dice.choice(["log", "raise", "cancel", "removed", "spawn"]) for _ in range(dice.randint(1, 3))],
-        dice.name(),
-    )
+    return dice.node(), [dice.choice(_WHAT) for _ in range(dice.randint(1, 3))], dice.name()
 
 
 @inner(_of_done, weight=4)
@@ -87,6 +91,10 @@ def _when_done(play: Play, what: str, number: int, name: str) -> Any:
         play.log(f"done {number}: {name_of(task)} {end(task)} {what}, {asyncio.current_task()}, {variable.get()}")
         if what == "raise":
             raise Boom("when done")
+        if what == "base":
+            raise (Base("when done"), asyncio.CancelledError("when done"))[number % 2]
+        if what == "add":
+            task.add_done_callback(_when_done(play, "log", number + 10, name))
         if what == "cancel":
             play.cancel(name, "when done")
         if what == "spawn":

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from fuzz.kinds import inner, leaf
-from fuzz.play import Boom, Play
+from fuzz.play import Boom, Play, show
 from fuzz.program import Node
 
 
@@ -158,3 +158,102 @@ async def add_writer(play: Play) -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         play.loop.remove_writer(ours)
+
+
+_TO_A_READER = ("feed", "line", "until", "exactly", "some", "step", "step")
+
+
+@leaf(lambda dice: ([dice.choice(_TO_A_READER) for _ in range(8)], dice.randrange(1, 40)), weight=2, anywhere=False)
+async def reader(play: Play, what: list[str], size: int) -> None:
+    """A stream reader with little room, all its ways to read, and an end that comes early."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours:
+        reader, writer = await asyncio.open_connection(sock=theirs, limit=24)
+        try:
+            for number, each in enumerate(what):
+                if each == "feed":
+                    ours.send(b"0123456789\nabc"[: size + number] * (1 + number % 3))
+                elif each == "step":
+                    await asyncio.sleep(0)
+                else:
+                    if number % 4 == 3:
+                        ours.shutdown(socket.SHUT_WR)
+                    await _read(play, reader, each, size)
+        finally:
+            writer.close()
+
+
+async def _read(play: Play, reader: asyncio.StreamReader, how: str, size: int) -> None:
+    reading = {
+        "line": reader.readline,
+        "until": lambda: reader.readuntil(b"b"),
+        "exactly": lambda: reader.readexactly(size),
+        "some": lambda: reader.read(size),
+    }[how]()
+    try:
+        play.log(f"{how}: {await asyncio.wait_for(reading, 0 if size % 5 == 0 else None)!r}, {reader.at_eof()}")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, TimeoutError) as error:
+        play.log(f"{how}: {show(error)}")
+
+
+class _Told(asyncio.Protocol):
+    """Says what it is told."""
+
+    def __init__(self, play: Play, name: str) -> None:
+        self._play, self._name = play, name
+
+    def data_received(self, data: bytes) -> None:
+        self._play.log(f"{self._name} received {len(data)}")
+
+    def eof_received(self) -> None:
+        self._play.log(f"{self._name} received the end")
+
+    def pause_writing(self) -> None:
+        self._play.log(f"{self._name} is to pause")
+
+    def resume_writing(self) -> None:
+        self._play.log(f"{self._name} is to go on")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._play.log(f"{self._name} lost: {show(error)}")
+
+
+_TO_A_TRANSPORT = ("write", "write", "write much", "pause", "resume", "eof", "abort", "close", "step", "step", "step")
+
+
+@leaf(lambda dice: ([(dice.choice(_TO_A_TRANSPORT), dice.randrange(2)) for _ in range(8)],), weight=3, anywhere=False)
+async def transports(play: Play, what: list[tuple[str, int]]) -> None:
+    """Two transports that are used in any order, and what their protocols are told."""
+    made = []
+    for name, sock in zip(("left", "right"), socket.socketpair(), strict=True):
+        transport, _ = await play.loop.create_connection(lambda name=name: _Told(play, name), sock=sock)  # type: ignore[misc]
+        made.append(transport)
+    try:
+        for each, which in what:
+            if each == "step":
+                await asyncio.sleep(0)
+            else:
+                _use(play, made[which], each)
+    finally:
+        for transport in made:
+            transport.close()
+
+
+def _use(play: Play, transport: Any, how: str) -> None:
+    if how == "write":
+        transport.write(b"a few")
+    elif how == "write much":
+        transport.writelines([b"x" * 300_000, b"y" * 300_000])
+        play.log(f"{transport.get_write_buffer_size() > 0}")
+    elif how == "pause":
+        transport.pause_reading()
+    elif how == "resume":
+        transport.resume_reading()
+    elif how == "eof":
+        try:
+            transport.write_eof()
+        except OSError as error:
+            play.log(show(error))
+    else:
+        getattr(transport, how)()

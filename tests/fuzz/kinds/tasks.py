@@ -199,4 +199,5 @@ async def look(play: Play, name: str) -> Any:
     target = play.names.get(name)
     if target is None:
         return None
-    return target.done(), target.cancelled(), target.cancelling(), name_of(target), target.get_loop() is play.loop
+    stack = [frame.f_code.co_name for frame in target.get_stack()][-1:]  # of one that runs it has the loop's frames
+    return target.done(), target.cancelled(), target.cancelling(), name_of(target), target.get_loop() is play.loop, stack

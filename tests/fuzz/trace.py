@@ -23,7 +23,7 @@ class Trace:
         from fuzz.play import show
 
         message = re.sub(r"[ (]*(<| at 0x|at /|spawned at).*", "", context["message"], flags=re.DOTALL)
-        told = f"{message}: {show(context.get('exception'))}, {sorted(set(context) - {'source_traceback'})}"
+        told = f"{message}: {show(context.get('exception'))}, {sorted(context)}"
         self.reports.append(told)
         if "handle" in context:
             self.log(f"reported {told}")

@@ -31,4 +31,8 @@ class Mode(NamedTuple):
         return [difference(*pair) for pair in pairs]
 
 
-MODES = {"main": Mode(run_main, False), "pooled": Mode(lambda programs: Disturbed().run(programs), True)}
+MODES = {
+    "main": Mode(run_main, False),
+    "pooled": Mode(Disturbed(pinned=False).run, True),
+    "pinned": Mode(Disturbed(pinned=True).run, True),
+}

@@ -1,12 +1,13 @@
-"""Programs in pooled strands, whose workers are blocked, robbed and handed off meanwhile."""
+"""Programs in pooled strands, whose workers are blocked, robbed and handed off meanwhile, and beside them in pinned ones."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import plait
 from fuzz.program import Program
@@ -19,7 +20,8 @@ _WORKERS = 2
 class Disturbed:
     """A runtime in which little goes undisturbed: strands block, compute, yield, and come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, pinned: bool) -> None:
+        self._pinned = pinned
         self._dice = random.Random()
 
     def run(self, programs: list[Program]) -> list[Trace]:
@@ -32,7 +34,13 @@ class Disturbed:
 
     async def _run(self, courses: list[Course]) -> None:
         with self._disturbances():
-            await asyncio.gather(*(plait.spawn(_alone(course)) for course in courses))
+            await asyncio.gather(*(self._in_strand(_alone(course)) for course in courses))
+
+    async def _in_strand(self, coro: Coroutine[Any, Any, None]) -> None:
+        if not self._pinned:
+            return await plait.spawn(coro)
+        async with plait.Strand(pinned=True) as strand:
+            return await strand.call(coro)
 
     @contextmanager
     def _disturbances(self) -> Iterator[None]:

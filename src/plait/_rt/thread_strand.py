@@ -48,7 +48,7 @@ class ThreadStrand(Strand):
 
     __slots__ = (
         "_closed", "_debug", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory", "_thread_id",
-        "_timers", "vitals",
+        "_timers", "_to_look_for", "vitals",
     )  # fmt: skip
 
     def __new__(cls, *_args: Any, **_options: Any) -> ThreadStrand:
@@ -64,6 +64,7 @@ class ThreadStrand(Strand):
         self._task_factory = None if pool.main is self else pool.main._task_factory  # type: ignore[misc]
         self._timers = Timers()  # type: ignore[misc]
         self._thread_id = None
+        self._to_look_for = True  # is there anything that each iteration looks for?
         self._selector_face: Any = None  # made when somebody asks for `_selector`
         self._running: Any = None  # what the monitor reads: the item that runs
         self.vitals = Vitals()
@@ -118,10 +119,10 @@ class ThreadStrand(Strand):
     def _run_until_stopped(self) -> None:
         """In iterations as asyncio's: what the poller and the timers have comes behind what is ready, and all that is run.
         Without descriptors and timers there is nothing to look for, but now and then."""
-        ready, timers, watched = self._ready, self._timers, self._poller._handles
+        ready = self._ready
         turns = BATCH
         while True:
-            if not ready or watched or timers._heap or timers._incoming or self._selector_face is not None or turns >= BATCH:
+            if turns >= BATCH or not ready or self._to_look_for:
                 self._look()
                 turns = 0
             count = len(ready)
@@ -190,6 +191,10 @@ class ThreadStrand(Strand):
             now = self.time() + self._clock_resolution
             if timers._incoming or timers._heap[0][0] <= now:
                 ready.extend(timers.due(now))
+        self._to_look_for = False  # before it is asked: who adds something says so after
+        own = 0 if self._signal_handlers else self._internal_fds  # what ends polls at signals, while none is awaited
+        if timers._heap or timers._incoming or len(self._poller._handles) > own or self._selector_face is not None:
+            self._to_look_for = True
 
     def _sleep(self) -> None:
         """Sleep in the poller until something is due, or posted."""
@@ -234,12 +239,12 @@ class ThreadStrand(Strand):
     @property
     def _selector(self) -> Any:
         if self._selector_face is None and not self._closed:
-            self._selector_face = SelectorFace(self)
+            self._selector_face, self._to_look_for = SelectorFace(self), True
         return self._selector_face
 
     @_selector.setter
     def _selector(self, selector: Any) -> None:
-        self._selector_face = selector
+        self._selector_face, self._to_look_for = selector, True
 
     def stop(self) -> None:
         self._stopping = True  # type: ignore[misc]
@@ -280,6 +285,7 @@ class ThreadStrand(Strand):
 
     def _add_timer(self, timer: Any) -> None:
         self._timers.add(timer)
+        self._to_look_for = True
         if self._parked:  # added from another thread
             self._ring()
 
@@ -290,7 +296,7 @@ class ThreadStrand(Strand):
     _handle_class = Handle
 
     def _go_by_time(self) -> None:
-        pass
+        self._to_look_for = True
 
     def _sent(self) -> None:
         pass
@@ -334,6 +340,7 @@ class ThreadStrand(Strand):
         if self._csock is None:
             self._make_self_pipe()
         _EventLoop.add_signal_handler(self, sig, callback, *args)
+        self._to_look_for = True
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = _EventLoop.remove_signal_handler(self, sig)

@@ -100,7 +100,7 @@ def _setting(name: str, given: Any, kind: type, default: Any, least: Any) -> Any
     if given is None:
         return default
     if isinstance(given, bool) or not isinstance(given, int if kind is int else int | float):
-        raise TypeError(f"{origin} takes a {kind.__name__}, got {given!r}")
+        raise TypeError(f"{origin} takes {'an int' if kind is int else 'a float'}, got {given!r}")
     if not given >= least or given == math.inf:
         raise ValueError(f"{origin}={given!r}: it must be {least} or more, and finite")
     return given

@@ -12,7 +12,7 @@ from threading import RLock
 from typing import Any, NoReturn, TypeVar
 
 from plait._rt.strand import Strand
-from plait._rt.task import CANCELLED, RETURNED, Task
+from plait._rt.task import CANCELLED, RETURNED, Task, check_coroutine
 
 T = TypeVar("T")
 
@@ -85,6 +85,7 @@ class TaskGroup(asyncio.TaskGroup):
         return task
 
     def _refuse(self, coro: Coroutine[Any, Any, Any]) -> NoReturn:
+        check_coroutine(coro)
         coro.close()
         if not self._entered:  # type: ignore[attr-defined]
             raise RuntimeError(f"TaskGroup {self!r} has not been entered")

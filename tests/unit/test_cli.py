@@ -335,7 +335,7 @@ WHICH = """
 import asyncio, sys, warnings, plait
 warnings.simplefilter("ignore")
 from plait._rt.thread_strand import ThreadStrand
-async def which(): return "plait" if type(asyncio.get_running_loop()) is ThreadStrand else "asyncio"
+async def which(): return "plait" if isinstance(asyncio.get_running_loop(), ThreadStrand) else "asyncio"
 """
 
 

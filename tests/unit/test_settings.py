@@ -136,3 +136,24 @@ def test_no_grace_leaves_nobody_behind_who_is_not_stuck(recwarn: pytest.Warnings
 
     plait.run(main(), shutdown_grace=0)
     assert not [each for each in recwarn if issubclass(each.category, plait.StuckThreads)]
+
+
+def test_a_value_of_another_kind_says_which() -> None:
+    with pytest.raises(TypeError, match="workers takes an int, got '2'"):
+        plait.Runner(workers="2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="handoff_after takes a float, got '8ms'"):
+        plait.new_event_loop(handoff_after="8ms")  # type: ignore[arg-type]
+
+
+def test_outside_a_strand_it_is_said_how_a_thread_gives_work() -> None:
+    for call in (plait.current_strand, plait.stats, plait.Strand):
+        with pytest.raises(RuntimeError, match=r"from inside plait.run\(\).*run_coroutine_threadsafe\(coro, strand\)"):
+            call()
+
+
+def test_a_group_that_was_not_entered_says_what_is_no_coroutine() -> None:
+    async def main() -> None:
+        with pytest.raises(TypeError, match="a coroutine was expected"):
+            plait.TaskGroup().create_task(tells)  # type: ignore[arg-type]
+
+    plait.run(main())

@@ -484,7 +484,10 @@ def current_strand() -> Strand:
     if isinstance(running, Strand):
         return running
     if running is None:
-        raise RuntimeError("no strand is running here: this must be called from inside plait.run() (or plait's event loop)")
+        raise RuntimeError(
+            "no strand is running here: this must be called from inside plait.run() (or plait's event loop); "
+            "a plain thread gives work to a strand that it knows, by asyncio.run_coroutine_threadsafe(coro, strand)"
+        )
     raise RuntimeError(
         f"the running loop {running!r} is not plait's: run the program by plait.run(main()), or have what runs it make plait's "
         f"loop: asyncio.Runner(loop_factory=plait.new_event_loop), `uvicorn --loop plait:new_event_loop`"

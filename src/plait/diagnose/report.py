@@ -124,7 +124,7 @@ class Stall:
             return "others go on: its processor was given away before, for it stalled here before"
         if self.handed_off_after is not None:
             return f"others go on: its processor was handed off after {self.handed_off_after * 1e3:.1f} ms"
-        if self.strand.startswith("<ThreadStrand"):
+        if self.strand.startswith(("<ThreadStrand", "<EventLoop")):
             return f"everything else in this strand waits: it keeps its thread ({self.waiting} waiting now)"
         return f"not handed off: {self.waiting} strand(s) wait"
 

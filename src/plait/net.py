@@ -370,5 +370,6 @@ async def start_server(
     except OSError:
         if sock is None:
             server.close()
+            await server._closed.wait()
         raise
     return server

@@ -69,12 +69,12 @@ class Seat:
                     strand._parked = False
         finally:
             vitals.end()
-            pool.seats.remove(self)
             if strand is not None:
                 strand._finish()
             else:
                 poller.close()
             self.ended.set_result(None)
+            pool.seat_left(self)
 
     def _sleep(self, poller: Poller, dropped: weakref.ref[PinnedStrand] | None) -> PinnedStrand | None:
         """Until there is something to do: the strand; or until a dropped one is gone: None."""

@@ -219,6 +219,12 @@ class Pool:
             self._leaving = [*(thread for thread in self._leaving if thread.is_alive()), worker.thread]
             self.workers.remove(worker)
 
+    def seat_left(self, seat: Seat) -> None:
+        """The same for a pinned strand's."""
+        with self._starting:
+            self._leaving = [*(thread for thread in self._leaving if thread.is_alive()), seat.thread]
+            self.seats.remove(seat)
+
     # Strands and tasks
 
     def new_strand(self, name: str | None, pinned: bool) -> Strand:
@@ -407,7 +413,7 @@ class Pool:
         self.monitor.stop()
         least, most = JOIN_SECONDS
         until = Clock.monotonic() + min(max(least, self.options.shutdown_grace), most)
-        pinned = self.pinned
+        pinned, seats = self.pinned, list(self.seats)
         for strand in pinned:
             strand.stop_thread()
         stuck: list[Worker | ThreadStrand] = []
@@ -416,6 +422,9 @@ class Pool:
             if not worker.ended.is_set():
                 stuck.append(worker)
         stuck += [strand for strand in pinned if not strand.has_ended(until)]
+        for seat in seats:
+            if seat.reference() is None:  # its strand was dropped: it is about to find out
+                seat.thread.join(max(0.0, until - Clock.monotonic()))
         for thread in self._leaving:  # those too that went before we looked
             thread.join()
         interval.put_back(self.monitor)  # who computed until now may have lowered it again

@@ -452,7 +452,7 @@ def test_nobody_answers(bystander: Any) -> None:
     code, out, err = ps(bystander.pid)
     assert (code, out) == (1, "")
     assert err.startswith(f"plait: process {bystander.pid} does not answer")
-    assert "plait run" in err
+    assert "run no plait at all" in err
     bystander.kill()
     bystander.wait()
     assert ps(bystander.pid) == (1, "", f"plait: there is no process {bystander.pid}\n")

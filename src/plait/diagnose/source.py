@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import linecache
+import sys
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from plait.diagnose.capture import Frame
 
 N = TypeVar("N", bound=ast.AST)
 ENTERS = ("__enter__", "__exit__", "__aenter__", "__aexit__")
-_UNREADABLE = (SyntaxError, ValueError, RecursionError, SystemError)  # (the last one is 3.11's, of a collection in the middle)
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, SystemError)
+# Up to 3.11.7 and 3.12.1 all threads count the depth of their trees in one place (cpython#106905): one that is interrupted by a
+# collection while it makes a tree, and another that makes one meanwhile, fail with SystemError.
+_ONE_TREE_AT_A_TIME = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2)
 # What a line may be: a statement, the head of one, an `elif` or `else`, an `except` or `finally`
 _FORMS = ("{}", "{} pass", "if 1: pass\n{} pass", "try: pass\n{} pass")
 
@@ -63,7 +68,7 @@ def parsed_line(text: str) -> ast.Module | None:
     """A line by itself, if it is a whole statement or the head of one. (A file of a thousand lines takes 4 ms to parse.)"""
     for form in _FORMS:
         try:
-            return ast.parse(form.format(text))
+            return _parse(form.format(text))  # type: ignore[no-any-return]
         except _UNREADABLE:
             continue
     return None
@@ -73,9 +78,27 @@ def parsed_line(text: str) -> ast.Module | None:
 def parsed_file(file: str) -> ast.Module | None:
     """The file, if it can be had and is Python."""
     try:
-        return ast.parse("".join(linecache.getlines(file)))
+        return _parse("".join(linecache.getlines(file)))  # type: ignore[no-any-return]
     except _UNREADABLE:
         return None
+
+
+def _parse(text: str, mode: str = "exec") -> Any:
+    """As ast.parse, but never in the middle of another thread's: that may be the program's."""
+    if not _ONE_TREE_AT_A_TIME:
+        return ast.parse(text, mode=mode)
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for frame in sys._current_frames().values():
+            while frame is not None:
+                if frame.f_code is ast.parse.__code__:
+                    raise SystemError("another thread makes a tree")
+                frame = frame.f_back  # type: ignore[assignment]
+        return ast.parse(text, mode=mode)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _around(frame: Frame) -> tuple[str, str]:
@@ -89,7 +112,7 @@ def _around(frame: Frame) -> tuple[str, str]:
 
 def _expression(text: str) -> ast.expr | None:
     try:
-        return ast.parse(f"({text})", mode="eval").body
+        return _parse(f"({text})", "eval").body  # type: ignore[no-any-return]
     except _UNREADABLE:
         return None
 

@@ -212,6 +212,7 @@ def test_tasks_of_asyncios_own() -> None:
         pooled = await plait.Strand(name="library").call(in_pool())
         waiting = asyncio.create_task(asyncio.wait({task}), name="waits")
         await plait.spawn(value(1))
+        await asyncio.sleep(0)  # the spawned task may have been so fast that nothing here waited yet
         tasks = by_name(await ask_ourselves())
         assert (tasks["c-task"]["kind"], functions(tasks["c-task"])) == ("asyncio.Task", ["forever"])
         assert (tasks["c-task"]["strand"], tasks["c-task"]["state"]) == ("main", "waiting")

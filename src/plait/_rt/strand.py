@@ -121,10 +121,10 @@ class Strand(AsyncioFace):
         return self._start(coro, name, context, sys._getframe(1))
 
     @overload
-    async def call(self, coro: Coroutine[Any, Any, T], /) -> T: ...
+    def call(self, coro: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, T]: ...
     @overload
-    async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def call(self, what: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def call(self, what: Any, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Run a coroutine in this strand, or call a function there; wait for it, return its result or raise its exception.
 
             await strand.call(fetch(1))                            # a coroutine
@@ -134,13 +134,17 @@ class Strand(AsyncioFace):
         that is stuck in a step the caller gets its CancelledError after 0.05 s, and what it called is left (as `await task`,
         see Task). TypeError for anything else.
         """
+        return self._call(what, args, kwargs, sys._getframe(1))
+
+    async def _call(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Any:
         coro = _coroutine_of(what, args, kwargs)
         try:
-            task = self._start(coro, None, None, sys._getframe(1))
+            task = self._start(coro, None, None, frame)
         except RuntimeError:
             if coro is not what:
                 coro.close()
             raise
+        frame = None  # type: ignore[assignment]  # it may have this coroutine: no cycle
         return await task
 
     async def aclose(self) -> None:

@@ -54,11 +54,14 @@ class Server(asyncio.Server):
     #  V3  `_stop` runs once, in the turn of the accept strand; nothing is accepted after it. It says that the server is
     #      closed, then looks whether connections are left. Who takes one out does that first, and then looks whether the
     #      server is closed. Whichever comes second sees the other's.
+    #  V4  `_tell_clients` sets `_told` first and looks who is in `_clients` after; the accept strand puts a connection in first
+    #      and looks at `_told` after. So a connection that is accepted while the server closes is told, too.
 
     def __init__(self, strand: Strand, sockets: list[socket.socket], settings: _Settings, home: Strand) -> None:
         self._strand, self._listening, self._settings, self._home = strand, sockets, settings, home
         self._serving = self._closing = self._awaited = False
         self._clients: dict[Any, str | None] = {}
+        self._told: str | None = None  # what the connections were told last
         self._lingering: dict[Any, Any] = {}
         self._closed, self._gone, self._drained = Event(), Event(), Event()
 
@@ -152,6 +155,7 @@ class Server(asyncio.Server):
 
     def _tell_clients(self, what: str) -> None:
         running: Any = _get_running_loop()
+        self._told = what  # (V4)
         for strand in list(self._clients):
             if strand is running:
                 self._tell(strand, what)
@@ -217,6 +221,8 @@ class Server(asyncio.Server):
             strand = self._strand._pool.new_strand(None, False)
             strand.__dict__["_site"] = self._settings.site
             self._clients[strand] = None
+            if self._closing:  # and what is accepted just now is the last (V4)
+                self._clients[strand] = self._told
             strand.call_soon_threadsafe(self._connected, strand, connection, peer)
 
     def _resume(self, listening: socket.socket) -> None:

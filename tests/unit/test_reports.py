@@ -700,7 +700,8 @@ def test_an_executor_at_its_cap() -> None:
 
     async def main() -> None:
         await plait.spawn(asyncio.sleep(0))
-        plait.current_strand()._pool.offload._most = 2
+        offload = plait.current_strand()._pool.offload
+        offload._most, offload._free = 2, [1, 0]
         await asyncio.gather(*[plait.to_thread(query) for _ in range(5)])
 
     plait.run(main(), workers=1, on_stall=plant)

@@ -83,19 +83,16 @@ class Server(asyncio.Server):
         if self._closing:
             raise RuntimeError(f"server {self!r} is closed")
         if not self._serving:
-            self._serving = True
-            try:
-                await self._strand.call(self._start)
-            except BaseException:
-                self._serving = False
-                raise
+            await self._strand.call(self._start)
 
     def _start(self) -> None:
-        listening = self._listening if not self._closing else ()
-        for sock in listening:
+        if self._serving or self._closing:
+            return
+        for sock in self._listening:
             sock.listen(self._settings.backlog)
-        for sock in listening:
+        for sock in self._listening:
             self._strand._add_reader(sock, self._accept, sock)
+        self._serving = True
 
     async def serve_forever(self) -> None:
         """Accept until cancelled, or until `close`; then close the connections too, wait for them, and raise CancelledError.

@@ -237,8 +237,14 @@ async def test_who_is_only_late_is_waited_for(caplog: pytest.LogCaptureFixture) 
     assert told(caplog) == []
 
 
+@pytest.fixture
+def short_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's end waits little for what is stuck."""
+    monkeypatch.setenv("PLAIT_SHUTDOWN_GRACE", "0.2")
+
+
 @everywhere
-async def test_a_second_cancel_ends_the_wait(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_second_cancel_ends_the_wait(stuck: Stuck, short_end: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grace, "GRACE_SECONDS", 10 * LONG)
 
     async def waits() -> None:

@@ -536,7 +536,7 @@ def test_to_thread_is_waited_for_at_the_end() -> None:
 
 @pytest.mark.parametrize("where", ["spawned", "pooled", "pinned"])
 def test_a_stuck_thread_is_named_and_left(where: str) -> None:
-    """It takes plait's limits, some seconds; the step lasts until we say so."""
+    """The step lasts until we say so."""
     go = threading.Event()
     stuck = threading.Event()
 
@@ -554,7 +554,7 @@ def test_a_stuck_thread_is_named_and_left(where: str) -> None:
     try:
         with pytest.warns(plait.StuckThreads) as caught:
             started = time.monotonic()
-            plait.run(main(), workers=1)
+            plait.run(main(), workers=1, shutdown_grace=0.5)
         assert time.monotonic() - started < LONG - 5
         assert not go.is_set()
     finally:

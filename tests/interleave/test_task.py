@@ -221,3 +221,39 @@ def test_cancels_go_round_a_circle() -> None:
             r.run()
             r.expect(all(task.cancelled() for task in tasks), f"{tasks}")
             r.check_quiet()
+
+
+def test_a_cancel_that_is_passed_on_against_the_end() -> None:
+    """Who waits for a task that ends is cancelled all the same if the task didn't take the cancel; and not twice.
+
+    Mutations caught: a cancel that comes to a task that has ended is dropped; who waits looks for it without taking it away.
+    """
+    for seed in seeds():
+        with rig(seed, FOCUS[seed % 3], 2) as r:
+            never, log = Event(), []  # type: ignore[var-annotated]
+
+            async def short(log: Any = log) -> None:
+                try:
+                    await checkpoint()
+                except CancelledError:
+                    log.append("taken")
+                    raise
+
+            async def waits(r: Any = r, never: Any = never, log: Any = log, short: Any = short) -> None:
+                await r.spawn(short())
+                try:
+                    await never.wait()
+                except CancelledError:
+                    log.append("after")
+                    raise
+
+            task = r.spawn(waits())
+
+            def cancel(r: Any = r, task: Any = task) -> None:
+                r.pause()
+                task.cancel()
+
+            r.actor("canceller", cancel)
+            r.run()
+            r.expect(task.cancelled() and task.cancelling() == 1 and log in ([], ["taken"], ["after"]), f"{task} {log}")
+            r.check_quiet()

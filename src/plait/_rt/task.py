@@ -115,10 +115,12 @@ class Join(Waiter):
     """The wait for a task to finish: `await task`. Cancelling the waiting task cancels the awaited one, as in asyncio.
 
     If that is in another strand and doesn't take the cancel in time, or another cancel comes before it has, the wait is
-    given up (grace.py).
+    given up (grace.py); also if the task ends before the cancel comes to it: it would be lost.
     """
 
-    __slots__ = ("_task",)
+    __slots__ = ("_passed_on", "_task")
+
+    _passed_on: Cancellation  # unset before there is one
 
     def __init__(self, task: Task[Any]) -> None:
         super().__init__()
@@ -146,7 +148,7 @@ class Join(Waiter):
             if cancellation.waiter is self:  # not taken yet, and here is another one
                 self._give_up(msg)
                 return True
-        cancellation = task._send_cancel(msg, self)
+        self._passed_on = cancellation = task._send_cancel(msg, self)
         sleeper = self._sleeper
         loop = sleeper._strand if isinstance(sleeper, Task) else sleeper._loop
         Grace(cancellation, loop, partial(self._give_up, msg))
@@ -170,6 +172,16 @@ class Join(Waiter):
 
     def _deliver(self, _task: Task[Any]) -> None:
         self._fire()
+
+    def _run(self) -> None:
+        task = self._task
+        if task._cancel is not None:
+            passed_on = getattr(self, "_passed_on", None)
+            if passed_on is not None and passed_on.due:  # as when asyncio's task is cancelled that waits for a finished one
+                task._log_traceback = False
+                self._give_up(passed_on.message)
+                return
+        Waiter._run(self)
 
     def _awaiter(self) -> Any:
         return self._sleeper if isinstance(self._sleeper, Task) else awaiter_of(self._sleeper._call)
@@ -266,12 +278,13 @@ class Cancellation:
 
     `cause` is the one whose delivery passed this one on: so it is known which tasks it has come by. Tasks that wait for each
     other in a circle would pass it on for ever; who meets it a second time takes it.
+    `due`: it was neither taken by the task, while that was pending, nor taken back. It changes under `_rarely` (T4).
     """
 
-    __slots__ = ("cause", "depth", "message", "task", "waiter")
+    __slots__ = ("cause", "depth", "due", "message", "task", "waiter")
 
     def __init__(self, task: Task[Any], message: Any, waiter: Join | None) -> None:
-        self.task, self.message, self.waiter = task, message, waiter
+        self.task, self.message, self.waiter, self.due = task, message, waiter, True
         self.cause: Cancellation | None = here.delivering
         self.depth: int = 0 if self.cause is None else self.cause.depth + 1
 
@@ -587,6 +600,7 @@ class Task(_Interface[T]):
                 return False
             cancel.coming.remove(cancellation)
             cancel.asked += 1
+            cancellation.due = self._phase != PENDING
         return True
 
     def _deliver_cancel(self, msg: Any) -> None:
@@ -728,7 +742,7 @@ class Task(_Interface[T]):
                 if cancel.asked == 0 and UNCANCEL_RESCINDS:
                     cancel.must = False
             elif cancel.coming and not self._is_here():
-                cancel.coming.pop()
+                cancel.coming.pop().due = False
             return self.cancelling()
 
     # The result

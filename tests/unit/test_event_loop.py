@@ -107,3 +107,35 @@ async def test_start_tls_of_a_connection_that_is_lost_gives_none() -> None:
     except OSError:  # asyncio's, by version
         return
     assert started is None
+
+
+@pytest.mark.parametrize("end", ["local", "c_task", "future"])
+def test_a_run_that_was_interrupted_at_its_end_does_not_stop_the_next(end: str) -> None:
+    """What it waited for was done, and told nobody yet."""
+
+    async def interrupts() -> None:
+        raise KeyboardInterrupt
+
+    async def ends() -> None:
+        interrupting.append(loop.create_task(interrupts()))
+        done.set_result(None)
+
+    async def main() -> int:
+        await asyncio.sleep(0.01)
+        return 5
+
+    interrupting: list[Any] = []
+    loop = plait.new_event_loop()
+    done = loop.create_future()
+    try:
+        future: Any = ends()
+        if end == "c_task":
+            future = asyncio.Task(future, loop=loop)
+        elif end == "future":
+            interrupting.append(loop.create_task(future))
+            future = done
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(future)
+        assert loop.run_until_complete(main()) == 5
+    finally:
+        loop.close()

@@ -29,7 +29,7 @@ from plait._rt.inherited import Inherited
 from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, Poller
-from plait._rt.processor import BATCH
+from plait._rt.processor import BATCH, items_of
 from plait._rt.selector_face import SelectorFace
 from plait._rt.strand import Strand
 from plait._rt.task import LocalTask, Task, registered_tasks, unlisted_tasks
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from plait._rt.pool import Pool
 
 _FACTORY = Inherited("_task_factory", None)
+_stop_run: Any = asyncio.base_events._run_until_complete_cb  # type: ignore[attr-defined]
 
 
 class ThreadStrand(Strand):
@@ -255,7 +256,15 @@ class ThreadStrand(Strand):
         self._ready.append(_NOTHING)
         self._ring()
 
-    run_until_complete = _EventLoop.run_until_complete
+    def run_until_complete(self, future: Any) -> Any:
+        """As asyncio; but what the run before waited for doesn't stop this one, if that was interrupted just when it was done."""
+        if not self.is_running():
+            for item in items_of(self._ready):  # type: ignore[arg-type]
+                if isinstance(item, Handle) and item._callback is _stop_run:  # type: ignore[attr-defined]
+                    item.cancel()
+                elif type(item) is LocalTask and item._call is _stop_run:
+                    item._call = None
+        return _EventLoop.run_until_complete(self, future)
 
     # Scheduling
 

@@ -139,3 +139,13 @@ def test_a_run_that_was_interrupted_at_its_end_does_not_stop_the_next(end: str) 
         assert loop.run_until_complete(main()) == 5
     finally:
         loop.close()
+
+
+def test_a_dropped_loop_whose_pipe_was_closed_first_is_closed() -> None:
+    """The collector finalises what it drops in any order."""
+    before = open_fds()
+    loop: Any = plait.new_event_loop()
+    loop._ssock.close()
+    loop.close()
+    assert loop.is_closed()
+    assert not open_fds() - before

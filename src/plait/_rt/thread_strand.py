@@ -422,7 +422,10 @@ class ThreadStrand(Strand):
             self._signal_handlers.clear()
         if self._csock is not None:
             wakeup.leave(self._csock.fileno())
-            self._close_self_pipe()
+            if self._ssock.fileno() < 0:  # by its own finaliser, which the collector ran before ours
+                self._csock.close()
+            else:
+                self._close_self_pipe()
         running = _get_running_loop()
         if isinstance(running, ThreadStrand):  # with the last handler asyncio has taken its pipe away, too
             running._have_signals_end_polls()

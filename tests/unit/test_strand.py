@@ -709,3 +709,25 @@ def test_a_pinned_strand_is_not_the_main_strand_of_the_thread_that_made_it() -> 
         await eventually(lambda: collected(reference))
 
     plait.run(main())
+
+
+@in_plait
+async def test_a_post_whose_ring_is_late_does_not_hide_that_the_thread_of_a_pinned_strand_sleeps() -> None:
+    """Somebody else has woken the thread, and it sleeps again, before who posts comes to wake it (N2)."""
+    ran: list[int] = []
+    strand: Any = plait.Strand(pinned=True)
+
+    class Held(dict[None, Any]):
+        def __setitem__(self, key: None, value: Any) -> None:
+            super().__setitem__(key, value)
+            if not ran:
+                strand._poller.wake()
+                eventually_in_thread(lambda: ran == [1] and strand._parked)
+
+    await eventually(lambda: strand._parked)
+    strand._seat.held = Held()
+    strand.call_soon_threadsafe(ran.append, 1)
+    await asyncio.sleep(0.05)
+    strand.call_soon_threadsafe(ran.append, 2)
+    await eventually(lambda: ran == [1, 2])
+    await strand.aclose()

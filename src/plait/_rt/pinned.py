@@ -160,7 +160,7 @@ class PinnedStrand(ThreadStrand):
     def _ring(self) -> None:
         self._parked = False
         self._seat.held[None] = self  # N2
-        super()._ring()
+        self._wake()
 
     def _finish(self) -> None:
         self._thread_id = None

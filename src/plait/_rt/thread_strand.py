@@ -275,6 +275,9 @@ class ThreadStrand(Strand):
 
     def _ring(self) -> None:
         self._parked = False
+        self._wake()
+
+    def _wake(self) -> None:
         if self._closed:
             return
         self._poller.wake()

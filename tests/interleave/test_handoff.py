@@ -9,7 +9,7 @@ import pytest
 from plait._rt import worker as worker_module
 from plait._rt.strand import LOOK_AGAIN
 from plait._rt.worker import Worker
-from plait.runtime import checkpoint
+from plait.runtime import checkpoint, current_strand
 
 from .baton import seeds
 from .rig import SCHEDULING, Item, alone, rig
@@ -120,3 +120,45 @@ def test_no_thread_for_the_heir(workers: int, monkeypatch: pytest.MonkeyPatch) -
             r.expect(
                 len(holders) == workers and {w.proc for w in holders} == set(pool.processors), f"H1: {len(holders)} hold one"
             )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_overdue_timers_against_handoff(workers: int) -> None:
+    """Timers that are due when they are set come after their turn, the earliest first, in their strand, whoever has the processor.
+
+    Mutations caught: they are posted when the turn was given back; they are left to the next turn of the worker.
+    """
+    for seed in seeds():
+        with rig(seed, (*SCHEDULING, "_rt/handoff.py"), workers) as r:
+            pool, log = r.pool, []  # type: ignore[var-annotated]
+            strands = [r.strand() for _ in range(2)]
+
+            async def sets(r: Any = r, log: Any = log, number: int = 0) -> None:
+                strand = current_strand()
+                for step in range(3):
+                    with alone(r, strand, "step"):
+                        for early in (1, 2):
+                            name = f"{number}.{step}.{2 - early}"
+                            strand.call_at(r.schedule.now - early, Item(r, strand, name, log)._run)
+                    await checkpoint()
+
+            tasks = [r.spawn(sets(number=number), strand) for number, strand in enumerate(strands)]
+
+            def hand_off(r: Any = r, pool: Any = pool) -> None:
+                for _ in range(3):
+                    r.schedule.wait(lambda: any(w.running is not None for w in pool.workers), 5.0)
+                    for worker in list(pool.workers):
+                        running = worker.running
+                        if running is not None and worker.proc is not None:
+                            if pool.handoff.give(worker):
+                                running._post(LOOK_AGAIN)
+                            break
+
+            r.actor("monitor", hand_off)
+            r.run()
+            r.expect(all(task.done() for task in tasks), f"{tasks}")
+            for number in "01":
+                mine = [name for name in log if name[0] == number]
+                r.expect(mine == sorted(mine) and len(mine) == 6, f"{log}")
+            r.expect(not any(worker.overdue for worker in r.workers), "some are left")
+            r.check_quiet(*strands)

@@ -46,8 +46,7 @@ def _patch(r: Rig, patch: pytest.MonkeyPatch) -> None:
 def test_posts_against_the_sleep_without_the_strand(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is posted is run, in order and in time; a timer too; and the thread ends when the strand is dropped or stopped.
 
-    Mutations caught: `_park` looks before it announces; `_park` empties `held` after it announces; `_ring` puts the strand into
-    `held` after it woke; `_ring` takes the announcement back after it woke; `_Stop` leaves `_idle`.
+    Mutations caught: `_park` looks before it announces; `_ring` puts the strand into `held` after it woke.
     """
     for seed in seeds(300):
         with rig(seed, FILES[: 1 + seed % 3]) as r, monkeypatch.context() as patch:

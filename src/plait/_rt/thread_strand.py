@@ -257,7 +257,7 @@ class ThreadStrand(Strand):
         self._ring()
 
     def run_until_complete(self, future: Any) -> Any:
-        """As asyncio; but what the run before waited for doesn't stop this one, if that was interrupted just when it was done."""
+        """As asyncio; but what the run before waited for doesn't stop this one, if that was interrupted when it was done."""
         if not self.is_running():
             for item in items_of(self._ready):  # type: ignore[arg-type]
                 if isinstance(item, Handle) and item._callback is _stop_run:  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ Ownership
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 import warnings
@@ -48,8 +49,8 @@ class ThreadStrand(Strand):
     """A strand bound to one thread."""
 
     __slots__ = (
-        "_closed", "_debug", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory", "_thread_id",
-        "_timers", "_to_look_for", "vitals",
+        "_closed", "_debug", "_due", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory", "_thread_id",
+        "_timers", "_to_look_for", "_to_poll", "vitals",
     )  # fmt: skip
 
     def __new__(cls, *_args: Any, **_options: Any) -> ThreadStrand:
@@ -65,7 +66,8 @@ class ThreadStrand(Strand):
         self._task_factory = None if pool.main is self else pool.main._task_factory  # type: ignore[misc]
         self._timers = Timers()  # type: ignore[misc]
         self._thread_id = None
-        self._to_look_for = True  # is there anything that each iteration looks for?
+        self._to_look_for = self._to_poll = True  # is there anything that each iteration looks for? In the poller, too?
+        self._due = math.inf  # no timer is due before that; who adds one from another thread may be heard by the next look only
         self._selector_face: Any = None  # made when somebody asks for `_selector`
         self._running: Any = None  # what the monitor reads: the item that runs
         self.vitals = Vitals()
@@ -123,9 +125,11 @@ class ThreadStrand(Strand):
         ready = self._ready
         turns = BATCH
         while True:
-            if turns >= BATCH or not ready or self._to_look_for:
+            if turns >= BATCH or not ready:
                 self._look()
                 turns = 0
+            elif self._to_look_for:
+                self._glance()
             count = len(ready)
             turns += count
             if self._debug:
@@ -188,14 +192,30 @@ class ThreadStrand(Strand):
                 ready.extend(self._poll(0.0))
         else:
             self._sleep()
+        self._to_look_for = self._to_poll = False  # before it is asked: who adds something says so after
         if timers._heap or timers._incoming:
-            now = self.time() + self._clock_resolution
-            if timers._incoming or timers._heap[0][0] <= now:
-                ready.extend(timers.due(now))
-        self._to_look_for = False  # before it is asked: who adds something says so after
-        own = 0 if self._signal_handlers else self._internal_fds  # what ends polls at signals, while none is awaited
-        if timers._heap or timers._incoming or len(self._poller._handles) > own or self._selector_face is not None:
+            self._take_due(self.time() + self._clock_resolution)
             self._to_look_for = True
+        own = 0 if self._signal_handlers else self._internal_fds  # what ends polls at signals, while none is awaited
+        if len(self._poller._handles) > own or self._selector_face is not None:
+            self._to_look_for = self._to_poll = True
+
+    def _glance(self) -> None:
+        """Between two looks: fetch what there is."""
+        self._running = None
+        if self._to_poll:
+            self._ready.extend(self._poll(0.0))
+        if self._due < math.inf:
+            now = self.time() + self._clock_resolution
+            if self._due <= now:
+                self._take_due(now)
+
+    def _take_due(self, now: float) -> None:
+        timers = self._timers
+        self._due = math.inf  # first: what is added meanwhile makes it less
+        self._ready.extend(timers.due(now))
+        if timers._heap or timers._incoming:
+            self._due = min(self._due, -math.inf if timers._incoming else timers._heap[0][0])
 
     def _sleep(self) -> None:
         """Sleep in the poller until something is due, or posted."""
@@ -240,12 +260,14 @@ class ThreadStrand(Strand):
     @property
     def _selector(self) -> Any:
         if self._selector_face is None and not self._closed:
-            self._selector_face, self._to_look_for = SelectorFace(self), True
+            self._selector_face = SelectorFace(self)
+            self._go_by_time()
         return self._selector_face
 
     @_selector.setter
     def _selector(self, selector: Any) -> None:
-        self._selector_face, self._to_look_for = selector, True
+        self._selector_face = selector
+        self._go_by_time()
 
     def stop(self) -> None:
         self._stopping = True  # type: ignore[misc]
@@ -296,8 +318,9 @@ class ThreadStrand(Strand):
         pass
 
     def _add_timer(self, timer: Any) -> None:
-        self._timers.add(timer)
-        self._to_look_for = True
+        self._timers._incoming.append(timer)  # add(), without the price of a call
+        if timer._when < self._due:
+            self._due, self._to_look_for = timer._when, True
         if self._parked:  # added from another thread
             self._ring()
 
@@ -308,7 +331,7 @@ class ThreadStrand(Strand):
     _handle_class = Handle
 
     def _go_by_time(self) -> None:
-        self._to_look_for = True
+        self._to_poll = self._to_look_for = True
 
     def _sent(self) -> None:
         pass
@@ -352,7 +375,7 @@ class ThreadStrand(Strand):
         if self._csock is None:
             self._make_self_pipe()
         _EventLoop.add_signal_handler(self, sig, callback, *args)
-        self._to_look_for = True
+        self._go_by_time()
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = _EventLoop.remove_signal_handler(self, sig)

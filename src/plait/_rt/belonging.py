@@ -42,6 +42,7 @@ _ASKING = (  # a constructor may do these, and be called elsewhere: asyncio.Queu
     (asyncio.Condition, "notify"),
     (asyncio.Queue, "task_done"),
 )
+_IN_USE = asyncio.Lock, asyncio.Queue  # what shows that it is in use
 
 
 @functools.cache
@@ -54,24 +55,41 @@ def watch() -> None:
 
 
 def _looking(method: Any, binds: bool) -> Any:
+    """method, which looks first. (With its own parameters: to pass any on takes the interpreter as long as to look.)"""
+    looking: Any
     if inspect.iscoroutinefunction(method):
 
-        @functools.wraps(method)
-        async def looking(self: Any, *args: Any) -> Any:
+        async def looking(self: Any) -> Any:
             owner, running = self._plait_owner, _get_running_loop()
             if owner is None or owner[0]() is not running:
                 _look(self, running, binds)
-            return await method(self, *args)
-    else:
+            return await method(self)
+    elif len(inspect.signature(method).parameters) > 1:
 
-        @functools.wraps(method)
         def looking(self: Any, *args: Any) -> Any:
             owner, running = self._plait_owner, _get_running_loop()
             if owner is None or owner[0]() is not running:
                 _look(self, running, binds)
             return method(self, *args)
+    elif binds:
 
-    return looking
+        def looking(self: Any) -> Any:
+            owner, running = self._plait_owner, _get_running_loop()
+            if owner is None or owner[0]() is not running:
+                _look(self, running, True)
+            return method(self)
+    else:
+
+        def looking(self: Any) -> Any:
+            owner = self._plait_owner
+            if owner is None:  # a queue's event may be asked often, and never waited for
+                if self._loop is not None or isinstance(self, _IN_USE):
+                    _look(self, _get_running_loop(), False)
+            elif owner[0]() is not _get_running_loop():
+                _look(self, _get_running_loop(), False)
+            return method(self)
+
+    return functools.wraps(method)(looking)
 
 
 def _look(thing: Any, running: Any, binds: bool) -> None:

@@ -49,8 +49,8 @@ class ThreadStrand(Strand):
     """A strand bound to one thread."""
 
     __slots__ = (
-        "_closed", "_debug", "_due", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory", "_thread_id",
-        "_timers", "_to_look_for", "_to_poll", "vitals",
+        "_closed", "_debug", "_due", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory",
+        "_thread_id", "_timers", "_to_look_for", "_to_poll", "vitals",
     )  # fmt: skip
 
     def __new__(cls, *_args: Any, **_options: Any) -> ThreadStrand:
@@ -136,11 +136,9 @@ class ThreadStrand(Strand):
                 self._run_slowly(count)
             else:
                 self._run_batch(count)
-            if self._stop_with is not None:
-                stop, self._stop_with = self._stop_with, None
-                raise stop
             if self._stopping:
                 break
+        self._raise_if_told()
 
     def _run_once(self) -> None:
         """One iteration of asyncio's loop, for those who run it by hand."""
@@ -199,6 +197,8 @@ class ThreadStrand(Strand):
         own = 0 if self._signal_handlers else self._internal_fds  # what ends polls at signals, while none is awaited
         if len(self._poller._handles) > own or self._selector_face is not None:
             self._to_look_for = self._to_poll = True
+        if self._stop_with is not None:
+            self._raise_if_told()
 
     def _glance(self) -> None:
         """Between two looks: fetch what there is."""
@@ -209,6 +209,8 @@ class ThreadStrand(Strand):
             now = self.time() + self._clock_resolution
             if self._due <= now:
                 self._take_due(now)
+        if self._stop_with is not None:
+            self._raise_if_told()
 
     def _take_due(self, now: float) -> None:
         timers = self._timers
@@ -275,6 +277,7 @@ class ThreadStrand(Strand):
     def raise_soon(self, stop: BaseException) -> None:
         """Raise stop out of run_forever at the next place where nothing is half done; from any thread."""
         self._stop_with = stop
+        self._to_look_for = True
         self._ready.append(_NOTHING)
         self._ring()
 
@@ -287,6 +290,11 @@ class ThreadStrand(Strand):
                 elif type(item) is LocalTask and item._call is _stop_run:
                     item._call = None
         return _EventLoop.run_until_complete(self, future)
+
+    def _raise_if_told(self) -> None:
+        stop, self._stop_with = self._stop_with, None
+        if stop is not None:
+            raise stop
 
     # Scheduling
 

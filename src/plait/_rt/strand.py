@@ -101,6 +101,7 @@ class Strand(AsyncioFace):
     _next: Any
     _next_task: Task[Any] | None
     _closing = False
+    _coming: list[None]  # who is about to start something here; made by the first
 
     def __new__(cls, *, name: str | None = None, pinned: bool = False) -> Strand:
         return current_strand()._pool.new_strand(name, pinned)
@@ -137,7 +138,7 @@ class Strand(AsyncioFace):
         return self._call(what, args, kwargs, sys._getframe(1))
 
     async def _call(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Any:
-        coro = _coroutine_of(what, args, kwargs)
+        coro = what if what.__class__ is CoroutineType and not (args or kwargs) else _coroutine_of(what, args, kwargs)
         try:
             task = self._start(coro, None, None, frame)
         except RuntimeError:
@@ -195,21 +196,25 @@ class Strand(AsyncioFace):
     def _start(self, coro: Any, name: str | None, context: Context | None, frame: FrameType) -> Task[Any]:
         """For those who may be in another strand: they say that they come, then look whether it closes; `aclose` says that, and
         then waits for those who come."""
-        check_coroutine(coro)
-        if _get_running_loop() is self:
-            return self._spawn(coro, name, context, frame)
-        coming: list[None] = self.__dict__.setdefault("_coming", [])
+        coming: list[None]
+        try:
+            coming = self._coming
+        except AttributeError:
+            coming = self.__dict__.setdefault("_coming", [])
         coming.append(None)
         try:
-            if self._closing and not self._closed:
+            if self._closing and not self._closed and _get_running_loop() is not self:
+                check_coroutine(coro)
                 raise RuntimeError(f"{self!r} is closing")
             return self._spawn(coro, name, context, frame)
         finally:
             coming.pop()
 
     def _spawn(self, coro: Any, name: str | None, context: Context | None, frame: FrameType) -> Task[Any]:
-        check_coroutine(coro)
-        self._check_closed()
+        if coro.__class__ is not CoroutineType:
+            check_coroutine(coro)
+        if self._closed:
+            self._check_closed()
         site = site_of(frame)
         label = site if name is None else (str(name), site)
         if self._task_factory is not None:
@@ -331,9 +336,11 @@ class Strand(AsyncioFace):
         ahead = self.time() - now
         if abs(ahead) > 1.0:  # seconds: `time` was patched
             when = deadline_of(when) - ahead
-        timer = self._new_timer(when, callback, args, context)
         worker = here.worker
-        if worker is None or worker.running is not self or timer.when() > now:
+        if worker is None or worker.running is not self:
+            self._check_timer_is_here(callback)
+        timer = self._new_timer(when, callback, args, context)
+        if worker is None or worker.running is not self or when > now:
             self._add_timer(timer)
         else:  # due already: at the end of this turn
             worker.overdue.append(timer)

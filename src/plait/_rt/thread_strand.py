@@ -39,6 +39,8 @@ from plait._rt.vitals import Vitals
 from plait._rt.watch import Watch, follow
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from plait._rt.pool import Pool
 
 _FACTORY = Inherited("_task_factory", None)
@@ -284,6 +286,7 @@ class ThreadStrand(Strand):
     def run_until_complete(self, future: Any) -> Any:
         """As asyncio; but what the run before waited for doesn't stop this one, if that was interrupted when it was done."""
         if not self.is_running():
+            item: Any
             for item in items_of(self._ready):  # type: ignore[arg-type]
                 if isinstance(item, Handle) and item._callback is _stop_run:  # type: ignore[attr-defined]
                     item.cancel()
@@ -332,7 +335,14 @@ class ThreadStrand(Strand):
         if self._parked:  # added from another thread
             self._ring()
 
-    _now, _call_at = AsyncioFace._now, AsyncioFace._call_at
+    _now = AsyncioFace._now
+
+    def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> asyncio.TimerHandle:
+        if self._thread_id != threading.get_ident():
+            self._check_timer_is_here(callback)
+        timer = self._new_timer(when, callback, args, context)
+        self._add_timer(timer)
+        return timer
 
     # What it watches: it looks in each iteration
 

@@ -4,7 +4,7 @@
     kinds/          what a node may be: how it is drawn, and what it does
     play.py         one run of a program: the tasks, locks, queues and names that its nodes share, and what they log
     run.py          a run on a loop, and how it is brought to an end
-    pooled.py       the same in strands of the pool, whose workers are blocked, robbed and handed off meanwhile
+    disturbed.py    runs in strands of the pool, whose workers are blocked, robbed and handed off meanwhile, and beside them
     trace.py        what a run left behind, and where two of them part
     modes.py        what is compared with what
     hunt.py         many seeds, in processes that may hang or die

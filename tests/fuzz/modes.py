@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fuzz.pooled import Disturbed
+from fuzz.disturbed import Disturbed
 from fuzz.program import Program
 from fuzz.run import run_asyncio, run_main
 from fuzz.trace import Trace, difference
@@ -33,6 +33,7 @@ class Mode(NamedTuple):
 
 MODES = {
     "main": Mode(run_main, False),
-    "pooled": Mode(Disturbed(pinned=False).run, True),
-    "pinned": Mode(Disturbed(pinned=True).run, True),
+    "busy": Mode(Disturbed().run_in_main, False),
+    "pooled": Mode(Disturbed().run_pooled, True),
+    "pinned": Mode(Disturbed().run_pinned, True),
 }

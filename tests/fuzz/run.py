@@ -22,16 +22,16 @@ RUNS = 8
 
 def run_asyncio(programs: list[Program]) -> list[Trace]:
     """On asyncio's loop."""
-    return [_run(each, asyncio.Runner(debug=each.debug, loop_factory=asyncio.new_event_loop)) for each in programs]
+    return [run(Course(each), asyncio.Runner(loop_factory=asyncio.new_event_loop)) for each in programs]
 
 
 def run_main(programs: list[Program]) -> list[Trace]:
     """In plait's main strand."""
-    return [_run(each, plait.Runner(debug=each.debug)) for each in programs]
+    return [run(Course(each), plait.Runner()) for each in programs]
 
 
-def _run(program: Program, runner: asyncio.Runner) -> Trace:
-    course = Course(program)
+def run(course: Course, runner: asyncio.Runner) -> Trace:
+    """Take course to its end, as often as the loop is stopped in between."""
     trace = course.trace
     try:
         with runner:
@@ -50,10 +50,13 @@ def _run(program: Program, runner: asyncio.Runner) -> Trace:
 class Course:
     """A program on its way."""
 
-    def __init__(self, program: Program, between: Callable[[], None] | None = None) -> None:
-        """In a strand of the pool `between` is called in each iteration, and the clock is nobody's to replace."""
+    def __init__(
+        self, program: Program, begin: Callable[[], None] = lambda: None, between: Callable[[], None] | None = None
+    ) -> None:
+        """`begin` is called once, in the loop. In a strand of the pool `between` is called in each iteration, and the clock is
+        nobody's to replace."""
         self.trace = Trace()
-        self._between = between
+        self._begin, self._between = begin, between
         self._program = program
         self._play: Any = None
         self._root: Any = None
@@ -63,16 +66,18 @@ class Course:
     async def take(self) -> None:
         """Run the program to its end, or go on with it after something stopped the loop."""
         self._taken += 1
+        loop = asyncio.get_running_loop()
+        if self._program.counts_time and self._between is None:
+            loop.time = self._time  # type: ignore[method-assign]
         if self._play is None:
-            loop = asyncio.get_running_loop()
+            self._begin()
             loop.set_exception_handler(self.trace.report)
             loop.set_task_factory(FACTORIES.get(self._program.factory))
             loop.set_debug(self._program.debug)
-            if self._program.counts_time and self._between is None:
-                loop.time = self._time  # type: ignore[method-assign]
             play = self._play = Play(self._program, self.trace)
             self._root = play.spawn(self._program.root, "root")
         await self._finish(self._play, self._root)
+        vars(loop).pop("time", None)  # the end of a runtime goes by real time
 
     async def _finish(self, play: Play, root: Any) -> None:
         await self._quiet()

@@ -124,7 +124,7 @@ def test_no_thread_for_the_heir(workers: int, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_overdue_timers_against_handoff(workers: int) -> None:
-    """Timers that are due when they are set come after their turn, the earliest first, in their strand, whoever has the processor.
+    """Timers that are due when they are set come after their turn, the earliest first, in their strand, whoever is its worker.
 
     Mutations caught: they are posted when the turn was given back; they are left to the next turn of the worker.
     """

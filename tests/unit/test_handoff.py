@@ -9,6 +9,7 @@ import pytest
 from unit_helpers import eventually, in_plait, value
 
 import plait
+from plait._rt.breath import GIL_BUILD
 from plait._rt.here import here
 from plait._rt.worker import Worker
 
@@ -64,3 +65,35 @@ async def test_an_heir_that_is_not_needed_becomes_a_spare(monkeypatch: pytest.Mo
     assert await plait.spawn(value(1)) == 1
     await eventually(lambda: plait.stats().spares >= 1)
     assert plait.stats().workers == 1
+
+
+@pytest.mark.skipif(not GIL_BUILD(), reason="who lets go of it last is another thread's matter there")
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_timer_that_a_finaliser_sets_between_two_turns_is_its_strands(busy: bool) -> None:
+    """The task's result is let go when the turn has ended; the timer is due already."""
+    ran: list[bool] = []
+
+    class Result:
+        def __del__(self) -> None:
+            strand = plait.current_strand()
+            strand.call_later(0, lambda: ran.append(plait.current_strand() is strand))
+
+    async def ends(steps: int) -> Result:
+        for _ in range(steps):
+            await plait.checkpoint()
+        return Result()
+
+    async def runs() -> None:
+        while len(ran) < 3:
+            await plait.checkpoint()
+
+    async def main() -> None:
+        other = plait.spawn(runs()) if busy else None
+        for steps in (1, 2, 3):
+            plait.spawn(ends(steps))
+            await eventually(lambda steps=steps: len(ran) == steps)  # type: ignore[misc]
+        if other is not None:
+            await other
+
+    plait.run(main(), workers=1)
+    assert ran == [True] * 3

@@ -194,6 +194,7 @@ class Worker:
                     logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
                 Clock.sleep(AFTER_A_FAULT)
         self._step_out()
+        self._post_overdue(None)
         pool.hogs.leave(self)
         # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
         pool.idle.notify()
@@ -201,6 +202,8 @@ class Worker:
     def _round(self, proc: Processor, full: bool) -> bool:
         """Look what there is, and run a batch of it, or park; full is what the last batch returned. True after a full batch."""
         pool = self.pool
+        if self.overdue:
+            self._post_overdue(None)
         self.timed = proc.look(full)
         if proc.queue or proc.steal():
             if full:
@@ -432,11 +435,16 @@ class Worker:
             else:  # handed off meanwhile
                 self.pool.inject(strand)
 
-    def _post_overdue(self, strand: Strand) -> None:
-        """They come behind what the turn made ready, the earliest first, as in an iteration of asyncio's."""
-        self.overdue.sort(key=attrgetter("_when"))
-        strand._ready += self.overdue
-        self.overdue.clear()
+    def _post_overdue(self, strand: Strand | None) -> None:
+        """They come behind what the turn of strand made ready, the earliest first, as in an iteration of asyncio's. What a
+        finaliser has set between two turns is perhaps another strand's."""
+        overdue, self.overdue = self.overdue, []
+        overdue.sort(key=attrgetter("_when"))
+        for timer in overdue:
+            if timer._loop is strand:
+                strand._ready.append(timer)  # type: ignore[union-attr]
+            else:
+                timer._loop._post(timer)
 
     def _step_out(self) -> None:
         strand = self.running

@@ -202,6 +202,8 @@ class Worker:
     def _round(self, proc: Processor, full: bool) -> bool:
         """Look what there is, and run a batch of it, or park; full is what the last batch returned. True after a full batch."""
         pool = self.pool
+        if self.unused is not None and self.unused._ready:  # a finaliser of what its task returned has posted there
+            self._run_unused()
         if self.overdue:
             self._post_overdue(None)
         self.timed = proc.look(full)
@@ -327,6 +329,13 @@ class Worker:
         self.starting = task = None  # type: ignore[assignment]  # a traceback may know this frame: no cycle
         if self.point is not None:
             self.after_step()
+
+    def _run_unused(self) -> None:
+        """(Not in `_round`, whose variable would be a reference to a strand that is to be found without one.)"""
+        strand, self.unused = self.unused, None
+        assert strand is not None
+        forget(strand)
+        self._end_turn(strand)
 
     # Known points (points.py)
 

@@ -276,6 +276,38 @@ async def test_the_loops_timers_can_be_looked_through() -> None:
     sleeper.cancel()
 
 
+@in_plait
+async def test_a_select_that_looks_and_then_sleeps_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As looptime has it. Another thread posts before it looks, between its look and its sleep, and while it sleeps."""
+    loop: Any = asyncio.get_running_loop()
+    select = loop._selector.select
+    ran: list[str] = []
+    told: list[int] = []
+
+    def post(name: str) -> None:
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(ran.append, name))
+        thread.start()
+        thread.join()
+
+    def look_then_sleep(timeout: float | None = None) -> Any:
+        if timeout == 0 or len(told) >= 20:
+            return select(timeout)
+        post("before")
+        found = select(0)
+        told.append(len(found))
+        post("between")
+        return found + select(LONG)
+
+    began = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._selector, "select", look_then_sleep)
+        while len(told) < 20:
+            await asyncio.sleep(0.001)
+    assert told == [1] * 20  # as asyncio's selector tells of its own pipe
+    assert len(ran) == 40
+    assert time.monotonic() - began < LONG
+
+
 @everywhere
 async def test_what_the_loops_selector_says() -> None:
     loop: Any = asyncio.get_running_loop()

@@ -154,13 +154,17 @@ class Poller(_Wakeable):
         return list(self._handles)
 
     def events(self, timeout: float | None) -> list[tuple[int, int]]:
-        """As poll, but the descriptors, and what they are ready for (READ, WRITE)."""
+        """As poll, but the descriptors, and what they are ready for (READ, WRITE). The bell's is one of them.
+
+        asyncio's selector tells of its own pipe as well: who selects twice sees that the first has been woken.
+        """
         found = []
         for fd, mask in self._epoll.poll(_capped(timeout), _BATCH):
             if fd in self._handles:
                 found.append((fd, (READ if mask & _READABLE else 0) | (WRITE if mask & _WRITABLE else 0)))
             elif fd == self._bell_fd:
                 self._bell.silence()
+                found.append((fd, READ))
         return found
 
     def poll(self, timeout: float | None) -> list[Handle]:

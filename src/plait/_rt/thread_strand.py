@@ -31,7 +31,7 @@ from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callb
 from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, Poller
 from plait._rt.processor import BATCH, items_of
-from plait._rt.selector_face import SelectorFace
+from plait._rt.selector_face import SelectorFace, events_of
 from plait._rt.strand import Strand
 from plait._rt.task import LocalTask, Task, registered_tasks, unlisted_tasks
 from plait._rt.timers import Timers
@@ -255,10 +255,22 @@ class ThreadStrand(Strand):
         return ready
 
     def _select(self, timeout: float | None) -> list[tuple[SelectorKey, int]]:
-        face, found = self._selector, []
-        for fd, mask in self._poller.events(timeout):
+        """What is ready within timeout seconds.
+
+        Who replaced `select` may call this several times in one wait. The first call has silenced the bell, and who rang it has
+        taken `_parked` down: so each call says anew that the thread sleeps, and looks after that for what was posted before.
+        """
+        if timeout != 0.0:
+            self._parked = True
+            if self._ready or self._timers._incoming:
+                timeout = 0.0
+        found, watched = [], self._poller.watched
+        polled_fds = self._poller.events(timeout)
+        self._parked = False
+        for fd, mask in polled_fds:
             events = (EVENT_READ if mask & READ else 0) | (EVENT_WRITE if mask & WRITE else 0)
-            found.append((face.get_key(fd), events))
+            pair = watched(fd)
+            found.append((SelectorKey(fd, fd, events_of(pair) or EVENT_READ, pair), events))
         return found
 
     @property

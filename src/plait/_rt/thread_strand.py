@@ -260,14 +260,16 @@ class ThreadStrand(Strand):
         Who replaced `select` may call this several times in one wait. The first call has silenced the bell, and who rang it has
         taken `_parked` down: so each call says anew that the thread sleeps, and looks after that for what was posted before.
         """
-        if timeout != 0.0:
+        sleeps = timeout != 0.0
+        if sleeps:
             self._parked = True
             if self._ready or self._timers._incoming:
                 timeout = 0.0
+        told = self._poller.events(timeout)
+        if sleeps:
+            self._parked = False  # a step may call this, too
         found, watched = [], self._poller.watched
-        polled_fds = self._poller.events(timeout)
-        self._parked = False
-        for fd, mask in polled_fds:
+        for fd, mask in told:
             events = (EVENT_READ if mask & READ else 0) | (EVENT_WRITE if mask & WRITE else 0)
             pair = watched(fd)
             found.append((SelectorKey(fd, fd, events_of(pair) or EVENT_READ, pair), events))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt import asyncgens, base, wakeup
 from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
 from plait._rt.clock import Clock
+from plait._rt.handles import TimerHandle
 from plait._rt.here import here
 from plait._rt.inherited import Inherited
 from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callback
@@ -354,7 +355,11 @@ class ThreadStrand(Strand):
     def _call_at(self, when: float, callback: Any, args: tuple[Any, ...], context: Context | None) -> asyncio.TimerHandle:
         if self._thread_id != threading.get_ident():
             self._check_timer_is_here(callback)
-        timer = self._new_timer(when, callback, args, context)
+        timer: asyncio.TimerHandle
+        if self._debug or self._closed or when.__class__ is not float or when != when:
+            timer = self._new_timer(when, callback, args, context)
+        else:
+            timer = TimerHandle(when, callback, args, self, context)  # the same, without the price of a call
         self._add_timer(timer)
         return timer
 

@@ -1,8 +1,9 @@
 """Monitor: the thread that watches workers and hands their processors on (Go's sysmon).
 
-Every tick it looks at each worker: every millisecond, or four while each look finds all of them in new turns, or ten while they
-are busy with it (then a glance will do: waking up costs 25 to 75 us, a look as much again). A worker found in the same turn as
-before, while something waits for its processor, is
+While there is a main strand alone it begins after a while, and looks every ten milliseconds: nothing can be handed off.
+Else it looks at each worker every tick: every millisecond, or four while each look finds all of them in new turns, or ten while
+they are busy with it (then a glance will do: waking up costs 25 to 75 us, a look as much again). A worker found in the same
+turn as before, while something waits for its processor, is
     blocked     if its CPU clock stood still since the last look and the kernel says it sleeps (S or D): two such looks
                 in a row, and its processor goes to another worker at once. (A still clock alone means nothing: of four
                 threads computing on two cores it stood still in two looks of three.) A thread that waits for the GIL, or
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from plait._rt.processor import Processor
     from plait._rt.thread_strand import ThreadStrand
 
+FIRST_AFTER = 0.005  # seconds from the start of a main strand: most of what is over by then is so short that it would notice us
+ALONE_TICK = 0.010  # while there are no workers: a report is all that can be needed
 CALM_TICK = 0.004
 CALM_LOOKS = 16  # looks that found nothing stuck, before the next are as far apart as that
 BUSY_TICK = 0.010  # after a glance (and Go's longest)
@@ -68,6 +71,8 @@ class Monitor:
         self._watches: dict[Any, Watch] = {}
         self._gaps = Gaps(pool)
         self._looked_at = math.inf
+        self._first_at = 0.0
+        self._begun = self._alone = False
         self._executor_at = 0.0
         self._crowded_at = -math.inf  # when somebody computed while others wanted to run, last
         self._idle_since: float | None = None
@@ -87,7 +92,10 @@ class Monitor:
 
     def start(self) -> None:
         self._gaps.note_all()
-        self._looked_at = Clock.monotonic()
+        self._looked_at = self._first_at = Clock.monotonic()
+        self._alone = not self._pool.started
+        if self._alone:
+            self._first_at += FIRST_AFTER
         thread = threading.Thread(target=_watch, args=(weakref.ref(self), self._bell), name="plait-monitor", daemon=True)
         self._thread = thread  # first: it ends when it is another's, or nobody's
         try:
@@ -103,6 +111,12 @@ class Monitor:
             self._looked_at = Clock.monotonic()  # what it calls next may keep the GIL from us
             self._bell.set()
 
+    def begin_now(self) -> None:
+        """There are workers."""
+        self._alone = False
+        if not self._begun:
+            self._bell.set()
+
     def stop(self) -> None:
         """End the thread; the pool is stopping."""
         thread, self._thread = self._thread, None
@@ -110,11 +124,16 @@ class Monitor:
             self._bell.set()
             if thread is not threading.current_thread() and not sys.is_finalizing():  # then it does not go on
                 thread.join()
-            self._end()
+            if self._begun:
+                self._end()
 
     # The monitor's thread (see `_watch`, below)
 
     def _begin(self) -> None:
+        self._begun = True
+        self._bell.clear()
+        if self._thread is threading.current_thread():  # (a `stop` that finds us begun waits for us)
+            self._looked_at = min(Clock.monotonic(), self._first_at)
         self.report.start()
         self._gaps.begin()
 
@@ -178,6 +197,10 @@ class Monitor:
             interval.lower(self)
 
     def _tick(self) -> float:
+        if self._alone:
+            tick = min(ALONE_TICK, self._pool.options.stall_after / 4)
+            until = min((watch.report_at for watch in self._watches.values()), default=math.inf) - Clock.monotonic()
+            return until if 0 < until < tick else tick
         if self._quick > 0:
             self._quick -= 1
             return QUICK_TICK
@@ -424,7 +447,11 @@ def _watch(of: weakref.ref[Monitor], bell: threading.Event) -> None:
     """The thread. While it sleeps it holds no more than the bell, so that a loop which nobody closes can be collected: its end
     closes it."""
     monitor = of()
-    if monitor is not None:
+    wait, monitor = 0.0 if monitor is None else monitor._first_at - Clock.monotonic(), None
+    if wait > 0:
+        bell.wait(wait)
+    monitor = of()
+    if monitor is not None and monitor._thread is threading.current_thread():
         monitor._begin()
     while monitor is not None and monitor._thread is threading.current_thread():
         tick, monitor = monitor._tick(), None

@@ -144,6 +144,7 @@ class Pool:
             _note(self)
             self._start_workers()
             self.watch()
+            self.monitor.begin_now()
             self._open_door()
 
     def _start_workers(self) -> None:

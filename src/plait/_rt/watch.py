@@ -167,4 +167,6 @@ def follow(watches: dict[Any, Watch], pool: Pool, now: float) -> dict[Any, Watch
         current[holder] = watch = Watch(holder, turn, item, now, pool.options.stall_after)
         if before is not None and before.is_of(turn):
             watch.goes_on_from(before)
+        if not pool.started:
+            watch.ask(now)  # at once, for the next look comes late
     return current

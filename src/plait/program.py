@@ -24,11 +24,12 @@ from typing import Any
 
 from plait._rt.places import is_plaits
 from plait._rt.task import Task
+from plait._rt.thread_strand import ThreadStrand
 from plait.runtime import run
 
 _CALLABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _BETWEEN = ("<frozen importlib", *(os.path.dirname(str(package.__file__)) + os.sep for package in (asyncio, importlib)))
-_RESULTS = (Task.result.__code__, Task._raised.__code__, Task.exception.__code__)
+_RESULTS = (Task.result.__code__, Task._raised.__code__, Task.exception.__code__, ThreadStrand.run_until_complete.__code__)
 
 
 class NoSuchProgram(Exception):

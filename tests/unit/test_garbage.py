@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from unit_helpers import LONG
+from unit_helpers import LONG, eventually_in_thread
 
 from plait._rt import interval
 from plait.diagnose import garbage
@@ -31,7 +31,7 @@ def test_threads_that_end_leave_nothing_for_good() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert not garbage._began
+        eventually_in_thread(lambda: not garbage._began)  # another thread may be collecting
         assert len(garbage._last) <= 128
     finally:
         garbage.unwatch()

@@ -33,7 +33,7 @@ from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, Poller
 from plait._rt.processor import BATCH, items_of
 from plait._rt.selector_face import SelectorFace, events_of
-from plait._rt.strand import Strand
+from plait._rt.strand import MOST, Strand
 from plait._rt.task import LocalTask, Task, registered_tasks, unlisted_tasks
 from plait._rt.timers import Timers
 from plait._rt.vitals import Vitals
@@ -133,7 +133,7 @@ class ThreadStrand(Strand):
                 turns = 0
             elif self._to_look_for:
                 self._glance()
-            count = len(ready)
+            count = min(len(ready), MOST)
             turns += count
             if self._debug:
                 self._run_slowly(count)

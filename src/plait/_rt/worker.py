@@ -194,7 +194,8 @@ class Worker:
                     logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
                 Clock.sleep(AFTER_A_FAULT)
         self._step_out()
-        self._post_overdue(None)
+        if self.overdue:
+            self._post_overdue(None)
         pool.hogs.leave(self)
         # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
         pool.idle.notify()
@@ -447,6 +448,7 @@ class Worker:
     def _post_overdue(self, strand: Strand | None) -> None:
         """They come behind what the turn of strand made ready, the earliest first, as in an iteration of asyncio's. What a
         finaliser has set between two turns is perhaps another strand's."""
+        self.pool.fire_timers()  # those of the same time that were set before are older
         overdue, self.overdue = self.overdue, []
         overdue.sort(key=attrgetter("_when"))
         for timer in overdue:

@@ -301,7 +301,7 @@ class Pool:
         for own in (self.main, *self.pinned):
             running = own._running
             if running is not None:
-                yield own, (own, running, 0, own.vitals)
+                yield own, (own, id(running), 0, own.vitals)
 
     # Scheduling
 

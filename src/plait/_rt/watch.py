@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from plait._rt.thread_strand import ThreadStrand
     from plait._rt.vitals import Vitals
 
-    Turn = tuple[Strand, Any, int, Vitals]  # whose turn it is, what runs, a number that most turns change, and on which thread
+    # Whose turn it is; what runs, a worker's strand or the id of another thread's item; a number that most turns change; and on
+    # which thread
+    Turn = tuple[Strand, Any, int, Vitals]
 
 TICK = 0.001
 
@@ -60,7 +62,7 @@ class Watch:
         "vitals",
     )
 
-    def __init__(self, holder: Worker | ThreadStrand, turn: Turn, item: Any, now: float, stall_after: float) -> None:
+    def __init__(self, holder: Worker | ThreadStrand, turn: Turn, item: int, now: float, stall_after: float) -> None:
         self.holder, self.item = holder, item
         self.strand, self.running, self.batch, self.vitals = turn
         self.since = self.turn_since = self.ran_at = now
@@ -81,7 +83,7 @@ class Watch:
     @classmethod
     def since_last(cls, holder: Worker | ThreadStrand, turn: Turn, last: float, stall_after: float) -> Watch:
         """Of a turn that was seen at the last glance already."""
-        watch = cls(holder, turn, holder.item if isinstance(holder, Worker) else None, last, stall_after)
+        watch = cls(holder, turn, item_of(holder), last, stall_after)
         watch.first_clock = watch.turn_clock = watch.vitals.noted
         return watch
 
@@ -98,7 +100,7 @@ class Watch:
 
     def was_of(self, turn: Turn) -> bool:
         """Is it this turn, over or not?"""
-        return self.running is turn[1] and self.batch == turn[2]
+        return self.running == turn[1] and self.batch == turn[2]
 
     def is_under_way(self, pool: Pool) -> bool:
         """Is its thread in this turn still?"""
@@ -154,13 +156,18 @@ class Watch:
         self.report_at += seconds
 
 
+def item_of(holder: Worker | ThreadStrand) -> int:
+    """What a worker runs of its strand's queue, by its id: a reference would keep what has ended, until the next look."""
+    return id(holder.item) if isinstance(holder, Worker) else 0
+
+
 def follow(watches: dict[Any, Watch], pool: Pool, now: float) -> dict[Any, Watch]:
     """The watches of what is under way: those of before that still is, and new ones; by worker or strand."""
-    found = [(holder, turn, holder.item if isinstance(holder, Worker) else None) for holder, turn in pool.turns()]
+    found = [(holder, turn, item_of(holder)) for holder, turn in pool.turns()]
     current = {}
     for holder, turn, item in found:  # (asking lets go of the GIL, and then they go on)
         before = watches.get(holder)
-        if before is not None and before.is_of(turn) and before.item is item:
+        if before is not None and before.is_of(turn) and before.item == item:
             before.ask(now)
             current[holder] = before
             continue

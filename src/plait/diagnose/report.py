@@ -30,6 +30,7 @@ from plait._rt.clock import Clock
 from plait._rt.places import is_installed, is_librarys, is_plaits
 from plait._rt.processor import items_of
 from plait._rt.task import Task
+from plait._rt.watch import item_of
 from plait.diagnose import garbage
 from plait.diagnose.advice import advise
 from plait.diagnose.capture import FREE_THREADED, Frame, calls_if_native, calls_of, frames_of, stack_of
@@ -270,7 +271,7 @@ class Reporter:
         stack = frames_of(calls) if calls else stack_of(watch.vitals)
         if not stack and Clock.monotonic() - watch.since < ERROR_AFTER:
             return None  # no answer yet
-        what = watch.item if watch.holder is not watch.strand else watch.running
+        what = watch.holder.item if watch.holder is not watch.strand else watch.holder._running
         at = innermost_user_frame(stack) or _own_frame(task) or next(iter(inside(stack)), None)
         if at is None or is_plaits(at.file):
             return None
@@ -388,7 +389,7 @@ def _level(stall: Stall) -> int:
 
 def _same_turn(pool: Any, watch: Any) -> bool:
     """Is the step of watch still under way?"""
-    return watch.is_under_way(pool) and (watch.holder is watch.strand or watch.holder.item is watch.item)
+    return watch.is_under_way(pool) and (watch.holder is watch.strand or watch.item == item_of(watch.holder))
 
 
 def _task_of(pool: Any, watch: Any) -> Any:

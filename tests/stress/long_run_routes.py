@@ -253,7 +253,7 @@ class Children(Route):
             for _ in range(3):
                 await self.deliver(strand.call)
         finally:
-            strand.call_soon_threadsafe(strand.stop)
+            await strand.aclose()
 
     async def in_group(self) -> None:
         numbers = [self.ledger.send() for _ in range(self.dice.randrange(1, 8))]

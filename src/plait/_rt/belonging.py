@@ -133,8 +133,8 @@ def _complaint(thing: Any, strand: Any, running: Strand) -> str:
         instead = "Give it to one strand, and let others ask that: `await strand.call(queue.get())`."
     else:
         instead = "Keep what it guards in one strand, and let others call that: `await strand.call(coro)`."
-    whose = f"{object.__repr__(thing)} belongs to {strand} and was used from {running}"
-    return f"{whose}: an asyncio.{kind} works within one strand. {instead}"
+    whose = f"{object.__repr__(thing)} is bound to a different event loop"  # asyncio's words
+    return f"{whose}: it belongs to {strand} and was used from {running}. An asyncio.{kind} works within one strand. {instead}"
 
 
 def strand_of(thing: Any) -> Strand:

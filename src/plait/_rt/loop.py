@@ -50,6 +50,9 @@ _ThreadSafeHandle: Any = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Ha
 _WAKEUP = Task._wakeup
 _reported: set[Any] = set()
 
+CROWDED = 10_000  # so many items wait in a strand's queue that a thread which posts more takes a breath each time
+PAUSE = 1e-6  # seconds; the kernel makes 60 us of it
+
 
 class AsyncioFace(_EventLoop):  # type: ignore[misc]
     """What a strand inherits of asyncio; `Strand` and `ThreadStrand` provide the scheduling below it."""
@@ -176,6 +179,8 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         if handle._source_traceback:  # type: ignore[attr-defined]
             del handle._source_traceback[-1 if _ThreadSafeHandle is asyncio.Handle else -2 :]  # type: ignore[attr-defined]
         self._post(handle)
+        if len(self._ready) > CROWDED and _get_running_loop() is None:
+            Clock.sleep(PAUSE)  # a thread that posts faster than the strand runs: asyncio's system call for each slows it down
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:

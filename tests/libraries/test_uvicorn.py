@@ -39,7 +39,7 @@ async def clients(use: str, address: str) -> None:
 
 
 def test_the_command_serves_with_plaits_loop(web: str) -> None:
-    assert httpx.get(f"{web}/loop").json() == {"loop": "plait._rt.thread_strand"}
+    assert httpx.get(f"{web}/loop").json() == {"loop": "plait.runtime"}
     run("run", lambda: clients("run", web))
 
 

@@ -452,8 +452,9 @@ def test_an_ended_run_keeps_nothing_of_it() -> None:
         pass
 
     def hold(payload: Payload) -> None:
-        monitor = asyncio.get_running_loop()._pool.monitor  # type: ignore[attr-defined]
-        eventually_in_thread(lambda: any(isinstance(watch.running, asyncio.Handle) for watch in monitor._watches.values()))
+        strand: Any = asyncio.get_running_loop()
+        monitor, item = strand._pool.monitor, id(strand._running)
+        eventually_in_thread(lambda: any(watch.running == item for watch in monitor._watches.values()))
         monitor._look = monitor._glance = lambda *_: True  # it looks no more: that stays what it saw last
         held.append(weakref.ref(payload))
 

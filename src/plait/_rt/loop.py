@@ -26,6 +26,7 @@ from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import asyncgens, base
+from plait._rt.breath import PAUSE
 from plait._rt.clock import Clock
 from plait._rt.handles import Handle, TimerHandle
 from plait._rt.numbers import C_STEP, name_c_task, next_number
@@ -51,7 +52,6 @@ _WAKEUP = Task._wakeup
 _reported: set[Any] = set()
 
 CROWDED = 10_000  # so many items wait in a strand's queue that a thread which posts more takes a breath each time
-PAUSE = 1e-6  # seconds; the kernel makes 60 us of it
 
 
 class AsyncioFace(_EventLoop):  # type: ignore[misc]

@@ -60,9 +60,6 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap) + len(self._incoming) + sum(map(len, list(self._far)))
 
-    def __bool__(self) -> bool:
-        return bool(self._heap or self._incoming)  # N2
-
     def add(self, timer: Any) -> None:
         """From any thread."""
         self._incoming.append(timer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,25 @@ async def _busy(r: Any, strand: Any, log: list[str], steps: int) -> None:
         await checkpoint()
 
 
+def _hand_off(r: Any, times: int) -> None:
+    pool = r.pool
+    for _ in range(times):
+        r.schedule.wait(lambda: any(w.running is not None for w in pool.workers), 5.0)
+        for worker in list(pool.workers):
+            running, processor = worker.running, worker.proc
+            r.schedule.point()
+            if running is not None and processor is not None:
+                if pool.handoff.give(worker):
+                    running._post(LOOK_AGAIN)
+                break
+
+
+def _post(r: Any, strand: Any, log: list[str]) -> None:
+    for number in range(3):
+        r.pause()
+        strand._post(Item(r, strand, f"item{number}", log))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_handoff_against_end_of_step(workers: int) -> None:
     """Processors taken away at any moment, rightly or late: nothing queued is forgotten, no strand runs twice at a time.
@@ -36,25 +56,9 @@ def test_handoff_against_end_of_step(workers: int) -> None:
             strands = [r.strand() for _ in range(2)]
             tasks = [r.spawn(_busy(r, strand, log, 4), strand) for strand in strands]
 
-            def hand_off(r: Any = r, pool: Any = pool) -> None:
-                for _ in range(3):
-                    r.schedule.wait(lambda: any(w.running is not None for w in pool.workers), 5.0)
-                    for worker in list(pool.workers):
-                        running, processor = worker.running, worker.proc
-                        r.schedule.point()
-                        if running is not None and processor is not None:
-                            if pool.handoff.give(worker):
-                                running._post(LOOK_AGAIN)
-                            break
-
-            def post(r: Any = r, strand: Any = strands[0], log: Any = log) -> None:
-                for number in range(3):
-                    r.pause()
-                    strand._post(Item(r, strand, f"item{number}", log))
-
-            r.actor("monitor", hand_off)
-            r.actor("another giver", hand_off)
-            r.actor("poster", post)
+            r.actor("monitor", partial(_hand_off, r, 3))
+            r.actor("another giver", partial(_hand_off, r, 3))
+            r.actor("poster", partial(_post, r, strands[0], log))
             r.run()
             r.expect(all(task.done() for task in tasks), f"{tasks}; queues {[p.queue for p in pool.processors]}")
             r.expect(log.count("step") == 8 and len(log) == 11, f"ran {log}")
@@ -93,24 +97,9 @@ def test_no_thread_for_the_heir(workers: int, monkeypatch: pytest.MonkeyPatch) -
 
             pool.worker_ended = worker_ended  # type: ignore[method-assign]
 
-            def hand_off(r: Any = r, pool: Any = pool) -> None:
-                for _ in range(4):
-                    r.schedule.wait(lambda: any(w.running is not None for w in pool.workers), 5.0)
-                    for worker in list(pool.workers):
-                        running = worker.running
-                        if running is not None and worker.proc is not None:
-                            if pool.handoff.give(worker):
-                                running._post(LOOK_AGAIN)
-                            break
-
-            def post(r: Any = r, strand: Any = strands[0], log: Any = log) -> None:
-                for number in range(3):
-                    r.pause()
-                    strand._post(Item(r, strand, f"item{number}", log))
-
-            r.actor("monitor", hand_off)
-            r.actor("another giver", hand_off)
-            r.actor("poster", post)
+            r.actor("monitor", partial(_hand_off, r, 4))
+            r.actor("another giver", partial(_hand_off, r, 4))
+            r.actor("poster", partial(_post, r, strands[0], log))
             r.run()
             r.expect(all(task.done() for task in tasks), f"{tasks}; queues {[p.queue for p in pool.processors]}")
             r.expect(log.count("step") == 8 and len(log) == 11, f"ran {log}")

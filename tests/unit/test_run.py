@@ -383,9 +383,8 @@ async def test_stats_count() -> None:
     assert (before.workers, before.tasks, before.timers) == (0, 0, 0)
     tasks = [plait.spawn(let_go.wait()) for _ in range(5)]
     sleeper = plait.spawn(plait.sleep(1000))
-    while plait.stats().timers == 0:
+    while (during := plait.stats()).timers == 0 or during.tasks < 6:  # (one on its way is in no list for a moment)
         await asyncio.sleep(0.001)
-    during = plait.stats()
     assert (during.workers, during.tasks, len(during.queued)) == (2, 6, 2)
     let_go.set()
     sleeper.cancel()
@@ -394,8 +393,8 @@ async def test_stats_count() -> None:
         await asyncio.sleep(0.001)
     for _ in range(200):
         await plait.spawn(value(1))
-    after = plait.stats()
+    while (after := plait.stats()).polls == 0:  # (whoever sits at the poller may do so all the time)
+        await plait.spawn(plait.sleep(0.001))
     assert after.steps > before.steps
-    assert after.polls > 0
     with pytest.raises(dataclasses.FrozenInstanceError):
         after.tasks = 3  # type: ignore[misc]

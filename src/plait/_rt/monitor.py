@@ -209,10 +209,18 @@ class Monitor:
         return BUSY_TICK if self._glances else CALM_TICK
 
     def _busy(self) -> bool:
-        pool = self._pool  # who was woken left `parked` before it rang for us, and has `running` set only later
-        if len(pool.idle.parked) < len(pool.processors) or pool.injector or any(lane.waiting() for lane in pool.lanes()):
+        """Does anybody run, or is there work? Asked after `_asleep` is set, so whoever stops to be parked meanwhile wakes us.
+
+        Work goes from strands with a thread to workers, from worker to heir, and from all to the executor, and who gave it
+        away may park before we ask the next: so they are asked in that order. (Who was woken has left `parked` before it rings
+        for us, and has `running` set only later.)
+        """
+        pool = self._pool
+        if any(strand.is_running() and not strand._parked for strand in (pool.main, *pool.pinned)):
             return True
-        return any(strand.is_running() and not strand._parked for strand in (pool.main, *pool.pinned))
+        if len(pool.idle.parked) < len(pool.processors) or any(True for _ in pool.turns()):
+            return True
+        return bool(pool.injector) or any(lane.waiting() for lane in pool.lanes())
 
     def _glance(self) -> bool:
         """While all is calm: does everybody go on, in other turns than before? (Little code, for it runs with cold caches.)

@@ -442,8 +442,7 @@ class Monitor:
         for holder in holders:
             thread = holder.thread if isinstance(holder, Worker) else holder._seat.thread  # type: ignore[attr-defined]
             running = self._pool.task_of_turn(holder) or (holder.running if isinstance(holder, Worker) else holder._running)
-            frame = sys._current_frames().get(holder.vitals.ident)
-            where = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame else "unknown place"
+            where = self.report.place_of(holder.vitals)
             warnings.warn(
                 f"thread {thread.name} is stuck at {where} and was left behind; it runs {running!r}",  # type: ignore[union-attr]
                 StuckThreads,

@@ -44,6 +44,7 @@ kept_logger("plait")
 MINUTE = 60.0
 ERROR_AFTER = 0.5  # seconds; so long must it be, too, for a report of what is not the step's doing
 SURE = 3  # stacks of tasks of one kind that led to the same place: then the place of others is taken for granted
+ASKED = 20  # times, before a thread that gets no core is left alone
 TELLING = 2.0  # seconds that the end of the run waits for slow log handlers and `on_stall`
 _SAID = {
     "blocked": "has blocked its thread",
@@ -260,6 +261,12 @@ class Reporter:
                 place.worst = stall
             if self._summary_at is None:
                 self._summary_at = place.said_at + MINUTE
+
+    def place_of(self, vitals: Any) -> str:
+        """Where the thread of vitals is: the innermost place of the user's, as far as that can be told."""
+        stack = next(filter(None, (stack_of(vitals) for _ in range(ASKED))), [])
+        at = innermost_user_frame(stack) or next(iter(stack), None)
+        return f"{at.file}:{at.line} in {at.function}" if at is not None else "an unknown place"
 
     def _look(self, pool: Any, watch: Any, task: Any, verdict: Verdict) -> tuple[_Place, Stall] | None:
         """Where it is and what it does there; None if nothing can be said, or it has ended meanwhile."""

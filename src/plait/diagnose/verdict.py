@@ -24,7 +24,7 @@ from typing import Any
 from plait._rt.places import is_librarys
 from plait._rt.vitals import FUTEX
 from plait.diagnose import garbage
-from plait.diagnose.capture import FREE_THREADED, Frame
+from plait.diagnose.capture import FREE_THREADED, Frame, frame_of
 from plait.diagnose.syscalls import name_of
 
 _MOST = 0.5  # the part of a step's time that decides
@@ -85,18 +85,20 @@ def holder_of(ident: int, call: str | None) -> str:
 
     (Only on a GIL build: to read another thread's variables on a free-threaded one, all threads would have to stop.)
     """
-    frame = None if FREE_THREADED else sys._current_frames().get(ident)
-    while frame is not None:
-        for value in _named(frame, call):
-            if isinstance(value, threading.Thread):
-                return f"waits for thread {value.name}"
-            lock = getattr(value, "_lock", None) if type(value) is threading.Condition else value
-            owner = _OWNER.search(repr(lock)) if type(lock) is _RLOCK else None
-            if owner is not None and owner[1] != "0":
-                return f"held by thread {_thread_name(int(owner[1]))}"
-        if not is_librarys(frame.f_code.co_filename):
-            break
-        frame = frame.f_back
+    if FREE_THREADED:
+        return ""
+    with frame_of(ident) as frame:
+        while frame is not None:
+            for value in _named(frame, call):
+                if isinstance(value, threading.Thread):
+                    return f"waits for thread {value.name}"
+                lock = getattr(value, "_lock", None) if type(value) is threading.Condition else value
+                owner = _OWNER.search(repr(lock)) if type(lock) is _RLOCK else None
+                if owner is not None and owner[1] != "0":
+                    return f"held by thread {_thread_name(int(owner[1]))}"
+            if not is_librarys(frame.f_code.co_filename):
+                break
+            frame = frame.f_back
     return ""
 
 

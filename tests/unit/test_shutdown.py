@@ -705,7 +705,7 @@ from plait.diagnose import capture, garbage
 def check():
     assert abs(sys.getswitchinterval() - 0.007) < 0.0001, "the switch interval is still lowered"
     assert signal.set_wakeup_fd(-1) == -1, "signals are written to the parent's descriptor"
-    assert garbage._note not in gc.callbacks, "the monitor's"
+    assert not garbage._users, "the monitor's"
     assert capture._file is None
     if capture.FREE_THREADED:
         assert capture.stack_of(here.vitals), "the turn is the parent's"

@@ -2,6 +2,9 @@
 
 `gc.callbacks` calls `_note` on the collecting thread, before and after. It writes that thread's entry in `_began`, and appends
 to `_last`: one list for all threads, since one of each would stay when its thread has ended. One thread collects at a time.
+
+It is called from the import of plait on, and notes nothing while no runtime watches. A free-threaded 3.13 crashes where one
+thread changes `gc.callbacks` while another goes through it, and a runtime that begins can't know who collects.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from typing import Any
 from plait._rt import forks
 from plait._rt.clock import Clock
 from plait._rt.processor import items_of
-from plait._rt.settle import Settle
 from plait.diagnose.capture import Call, calls_from
 
 _Span = tuple[int, float, float, list[Call]]  # a collection: its thread, when it began and ended, and in what
@@ -25,6 +27,8 @@ _users: list[None] = []
 
 
 def _note(phase: str, _info: dict[str, Any]) -> None:
+    if not (_users or _began):
+        return
     ident, now = threading.get_ident(), Clock.monotonic()
     if phase == "start":
         _began[ident] = now
@@ -43,34 +47,21 @@ def _calls() -> list[Call]:
 
 def watch() -> None:
     """Begin to note collections; counted, for several runtimes may do so."""
-    _users.append(None)
     forks.in_child(_after_fork)
-    _settle()
+    _users.append(None)
 
 
 def unwatch() -> None:
     """The other end of `watch`."""
     _users.pop()
-    _settle()
+    if not _users:
+        _last.clear()
 
 
 def _after_fork() -> None:
     """In the child: who watched stayed with the parent."""
     _users.clear()
     _began.clear()
-    _settle.after_fork()
-
-
-def _listen() -> None:
-    if _users:
-        if _note not in gc.callbacks:
-            gc.callbacks.append(_note)
-    elif _note in gc.callbacks:
-        gc.callbacks.remove(_note)
-        _last.clear()
-
-
-_settle = Settle(_listen)
 
 
 def seconds_since(ident: int, since: float, now: float) -> float:
@@ -85,3 +76,6 @@ def calls_since(ident: int, since: float) -> list[Call]:
     """What the longest collection since then interrupted, of what was noted."""
     spans = [(end - start, calls) for thread, start, end, calls in items_of(_last) if thread == ident and start >= since]
     return max(spans, key=lambda span: span[0], default=(0.0, []))[1]
+
+
+gc.callbacks.append(_note)

@@ -20,9 +20,19 @@ LIMIT = 5000
 RUNS = 8
 
 
+class Runner(asyncio.Runner):
+    """Cancels at Ctrl-C between two steps, as plait's does."""
+
+    def _on_sigint(self, signum: int, frame: Any, main_task: Any) -> None:
+        self._interrupt_count += 1
+        if self._interrupt_count > 1 or main_task.done():
+            raise KeyboardInterrupt
+        self.get_loop().call_soon_threadsafe(main_task.cancel)
+
+
 def run_asyncio(programs: list[Program]) -> list[Trace]:
     """On asyncio's loop."""
-    return [run(Course(each), asyncio.Runner(loop_factory=asyncio.new_event_loop)) for each in programs]
+    return [run(Course(each), Runner(loop_factory=asyncio.new_event_loop)) for each in programs]
 
 
 def run_main(programs: list[Program]) -> list[Trace]:

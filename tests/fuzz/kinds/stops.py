@@ -1,6 +1,9 @@
-"""KeyboardInterrupt and SystemExit: they come out of the loop, which runs on afterwards."""
+"""KeyboardInterrupt, SystemExit and Ctrl-C: they come out of the loop, which runs on afterwards."""
 
 from __future__ import annotations
+
+import asyncio
+import signal
 
 from fuzz.kinds import inner, leaf
 from fuzz.play import STOPS, Play
@@ -33,3 +36,12 @@ async def stop_loop(play: Play) -> None:
     """The iteration is run to its end."""
     if play.may_stop():
         play.loop.stop()
+
+
+@leaf(lambda dice: (dice.randrange(3),), weight=1, anywhere=False)
+async def interrupt(play: Play, steps: int) -> None:
+    """Ctrl-C: the first cancels the task that is run, the second of a run comes out of where it finds us."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if play.may_stop():
+        signal.raise_signal(signal.SIGINT)

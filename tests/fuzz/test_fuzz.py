@@ -23,7 +23,7 @@ def seeds(short: int, long: int) -> range:
 @pytest.mark.timeout(0 if LONG else 120)
 @pytest.mark.parametrize(
     ("mode", "short", "long"),
-    [("main", 1000, 100_000), ("pooled", 200, 20_000), ("pinned", 100, 5_000)],
+    [("main", 1000, 100_000), ("pooled", 200, 20_000), ("pinned", 100, 5_000), ("busy", 100, 5_000)],
 )
 def test_programs_see_the_same_as_on_asyncio(mode: str, short: int, long: int) -> None:
     found = list(hunt(seeds(short, long), mode))

@@ -45,6 +45,31 @@ async def test_a_timer_comes_between_short_computations() -> None:
     assert min(late) <= 2, f"steps made after the timer was due: {late}"
 
 
+def test_the_only_timer_comes_between_short_computations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker of a task that did nothing but yield before went on by turns alone, unless the monitor told it to look again."""
+    monkeypatch.setenv("PLAIT_MONITOR", "0")
+
+    async def yields() -> int:
+        loop = asyncio.get_running_loop()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        fired: list[None] = []
+        due = loop.time() + 0.005
+        loop.call_at(due, fired.append, None)
+        after = 0
+        while not fired:
+            after += loop.time() > due
+            spin(0.002)
+            await asyncio.sleep(0)
+        return after
+
+    async def main() -> None:
+        late = [await plait.spawn(yields()) for _ in range(5)]
+        assert min(late) <= 2, f"steps made after the timer was due: {late}"
+
+    plait.run(main(), workers=1)
+
+
 @everywhere
 async def test_a_descriptor_comes_between_short_computations() -> None:
     ours, theirs = socket.socketpair()

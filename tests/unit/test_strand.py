@@ -33,6 +33,7 @@ from unit_helpers import (
 )
 
 import plait
+from plait._rt.pinned import PinnedStrand
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 pinned_or_not = pytest.mark.parametrize("pinned", [False, True])
@@ -731,3 +732,24 @@ async def test_a_post_whose_ring_is_late_does_not_hide_that_the_thread_of_a_pinn
     strand.call_soon_threadsafe(ran.append, 2)
     await eventually(lambda: ran == [1, 2])
     await strand.aclose()
+
+
+@in_plait
+async def test_none_is_started_while_the_runtime_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that is stuck through the end of the run makes a pinned strand just when all have been told to end."""
+    pool: Any = plait.current_strand()._pool  # type: ignore[attr-defined]
+    pool.start()
+    set_up = PinnedStrand.set_up
+
+    def closes(strand: PinnedStrand, pool: Any, name: str | None = None) -> Any:
+        result = set_up(strand, pool, name)
+        pool.closed = True
+        return result
+
+    descriptors = open_fds()
+    monkeypatch.setattr(PinnedStrand, "set_up", closes)
+    with pytest.raises(RuntimeError, match="closed"):
+        plait.Strand(pinned=True)
+    pool.closed = False
+    assert not pool.seats
+    assert open_fds() == descriptors

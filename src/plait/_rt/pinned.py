@@ -105,11 +105,12 @@ class PinnedStrand(ThreadStrand):
         strand._idle = strand._dropped = False
         strand._seat = Seat(strand, pool, f"plait-pinned-{name or hex(id(strand))}")
         strand._thread_id = 0  # running from now on, as far as others can tell
-        pool.seats.append(strand._seat)
         try:
-            strand._seat.thread.start()
+            with pool._starting:  # who closes the pool says so under it, and looks for seats after that
+                pool.check_open()
+                strand._seat.thread.start()
+                pool.seats.append(strand._seat)
         except RuntimeError:
-            pool.seats.remove(strand._seat)
             strand._finish()
             raise
         return strand

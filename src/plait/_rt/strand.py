@@ -348,9 +348,8 @@ class Strand(AsyncioFace):
         return timer
 
     def _add_timer(self, timer: Any) -> None:
-        pool, worker = self._pool, here.worker
-        if worker is not None:
-            worker.timed = True
+        pool = self._pool
+        self._go_by_time()
         pool.timers.add(timer)
         if timer._when < pool.idle.sleeps_until:  # (a worker, too, tells: its next step may block)
             pool.poller.wake()
@@ -414,10 +413,12 @@ class Strand(AsyncioFace):
         return [] if self._closed else self._poller.fds(self)
 
     def _go_by_time(self) -> None:
-        """The strand watches something now: let its worker look at the poller and the timers by time, not by turns alone."""
+        """There is a timer or a descriptor now: let this worker look for what is due by time, not by turns alone."""
         worker = here.worker
-        if worker is not None:
+        if worker is not None and not worker.timed:
             worker.timed = True
+            if worker.running is not None:
+                worker.running._post(LOOK_AGAIN)  # its fast path does not look whether it is to go by time
 
     def _sent(self) -> None:
         """The strand sent something, perhaps to itself: if it goes on, its worker looks at the poller first."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from plait._rt.site import Site, site_of
 from plait._rt.strand import Strand, current_strand
+from plait._rt.task import check_callable
 from plait._rt.thread_strand import _Stuck
 from plait.sync import Event
 
@@ -347,6 +348,7 @@ async def start_server(
     """
     home = current_strand()
     options = {}
+    check_callable(client_connected_cb)
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
     if limit <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import math
 import sys
 import types
@@ -15,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from plait._rt.places import is_librarys, is_plaits
 from plait._rt.pool import Pool
 from plait._rt.strand import Strand, current_strand
-from plait._rt.task import Task
+from plait._rt.task import Task, check_callable, check_coroutine
 from plait._rt.thread_strand import ThreadStrand
 from plait._rt.waiter import Waiter
 from plait.diagnose.report import Reporter, Stall
@@ -126,6 +127,12 @@ class Runner(asyncio.Runner):  # type: ignore[misc]
             self._set_event_loop = True  # so that `close` takes it back
             asyncio.set_event_loop(self._loop)  # type: ignore[attr-defined]
 
+    def run(self, coro: Coroutine[Any, Any, T], *, context: Context | None = None) -> T:
+        """Run coro as the main task, and return its result."""
+        if inspect.iscoroutinefunction(coro):
+            check_coroutine(coro)
+        return super().run(coro, context=context)
+
     def _on_sigint(self, signum: int, frame: Any, main_task: Task[Any]) -> None:
         self._interrupt_count += 1  # type: ignore[attr-defined]
         loop: Any = self.get_loop()
@@ -207,6 +214,7 @@ async def to_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
 
     As `asyncio.to_thread`. A checkpoint; on cancel the function goes on, and its result is dropped.
     """
+    check_callable(func)
     strand = current_strand()
     call = functools.partial(copy_context().run, func, *args, **kwargs)
     return await asyncio.wrap_future(strand._offload().submit(call), loop=strand)  # type: ignore[no-any-return]
@@ -260,11 +268,14 @@ def sleep(delay: float, result: Any = None) -> Any:
 
     Zero or less: one checkpoint. NaN is refused.
     """
-    if delay <= 0:
-        return _yield_once(result)
-    if math.isnan(delay):
-        raise ValueError("Invalid delay: NaN (not a number)")
-    return _Sleep(float(delay), result)
+    try:
+        if delay <= 0:
+            return _yield_once(result)
+        if math.isnan(delay):
+            raise ValueError("Invalid delay: NaN (not a number)")
+        return _Sleep(float(delay), result)
+    except TypeError:
+        raise TypeError(f"plait.sleep takes a number of seconds, got {delay!r}") from None
 
 
 async def _yield_once(result: Any) -> Any:

@@ -253,6 +253,22 @@ async def test_bad_arguments() -> None:
         await plait.to_thread(None)  # type: ignore[arg-type]
 
 
+def test_a_function_given_for_its_coroutine_says_to_call_it() -> None:
+    for start in (plait.run, lambda main: plait.Runner().run(main)):
+        with pytest.raises(TypeError, match=r"\(call it: value\(\.\.\.\), not value\)"):
+            start(value)
+
+
+@in_plait
+async def test_what_is_no_function_and_no_number_is_named() -> None:
+    with pytest.raises(TypeError, match=r"plait\.sleep takes a number of seconds, got '1'"):
+        await plait.sleep("1")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="a function was expected, got 3"):
+        await plait.to_thread(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a function was expected, got 3"):
+        await plait.start_server(3, "127.0.0.1", 0)  # type: ignore[arg-type]
+
+
 def test_names_of_the_errors() -> None:
     assert issubclass(plait.WrongStrand, RuntimeError)
     assert issubclass(plait.StuckThreads, RuntimeWarning)

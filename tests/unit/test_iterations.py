@@ -46,7 +46,7 @@ async def test_a_timer_comes_between_short_computations() -> None:
 
 
 def test_the_only_timer_comes_between_short_computations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker of a task that did nothing but yield before went on by turns alone, unless the monitor told it to look again."""
+    """The worker of a task that did nothing but yield before went on by turns alone, unless the monitor had it look again."""
     monkeypatch.setenv("PLAIT_MONITOR", "0")
 
     async def yields() -> int:

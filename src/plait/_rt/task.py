@@ -1188,6 +1188,12 @@ def check_coroutine(coro: Any) -> None:
     raise TypeError(f"a coroutine was expected, got {coro!r}{_hint(coro)}")
 
 
+def check_callable(function: Any) -> None:
+    """Refuse what can't be called."""
+    if not callable(function):
+        raise TypeError(f"a function was expected, got {function!r}")
+
+
 def _hint(what: Any) -> str:
     if inspect.iscoroutinefunction(what):
         name = getattr(what, "__name__", "f")

@@ -95,6 +95,7 @@ class Play:
         self._trace = trace
         self._count = 0
         self._stops = 0
+        self._interrupted = False
         self._stopped: dict[BaseException, Any] = {}  # which task raised it
         self._waits: dict[Any, list[Any]] = {}  # for whom a task may be waiting
 
@@ -228,7 +229,7 @@ class Play:
 
     def stopping(self, error: BaseException) -> BaseException:
         """error, or a harmless one when enough have come."""
-        if len(self._stopped) >= _MOST_STOPS:
+        if self._interrupted or len(self._stopped) >= _MOST_STOPS:
             return Boom("enough stops")
         self._stopped[error] = self.me()
         return error
@@ -236,7 +237,14 @@ class Play:
     def may_stop(self) -> bool:
         """May the loop be stopped? Not too often."""
         self._stops += 1
-        return self._stops <= _MOST_STOPS
+        return self._stops <= _MOST_STOPS and not self._interrupted
+
+    def may_interrupt(self) -> bool:
+        """Once, and where nothing else stops the loop."""
+        if self._interrupted or self._stops or self._stopped:
+            return False
+        self._interrupted = True
+        return True
 
     # What others do to them
 

@@ -38,10 +38,11 @@ class Used:
 
     __slots__ = ("cpu", "few", "waited", "wakes", "watch")
 
-    def __init__(self, watch: Watch, gap: float, usual: int) -> None:
+    def __init__(self, watch: Watch, gap: float, now: float, usual: int) -> None:
         vitals, self.watch = watch.vitals, watch
-        # How many of the monitor's wakes are few. (Nothing was noted yet: a thread wakes ten times before its first step.)
-        self.few = 0.25 if vitals.noted_schedule[1] else 0.5
+        # How many of the monitor's wakes are few. (Nothing was noted yet: a thread wakes ten times before its first step; and
+        # the monitor's were more if that thread began in the middle of the gap.)
+        self.few = 0.25 if vitals.noted_schedule[1] else 0.5 * min(1.0, (now - vitals.begun) / gap)
         waited, wakes = vitals.schedule()
         self.cpu = (vitals.cpu_ns() - vitals.noted) / 1e9 / gap
         self.waited = (waited - vitals.noted_schedule[0]) / 1e9 / gap
@@ -110,7 +111,7 @@ class Gaps:
         kept = not GIL_BUILD() or wakes > max(4, gap / 4 / max(sys.getswitchinterval(), 0.005))
         if waited / 1e9 >= gap / 2 and not (kept and GIL_BUILD()):
             return None
-        used = [Used(watch, gap, usual) for watch in watches]
+        used = [Used(watch, gap, now, usual) for watch in watches]
         found = _busy_one(used, gap)
         if found is None and kept and GIL_BUILD() and time.process_time_ns() - self._process_ns < gap * 1e9 / 2:
             # (somebody who computes, whom we don't know, would have the GIL)

@@ -91,17 +91,17 @@ class ThreadStrand(Strand):
         self._check_closed()
         self._check_running()
         pool = self._pool
-        if pool.options.watch_main:
-            pool.watch()
         self._set_coroutine_origin_tracking(self._debug)
         hooks = sys.get_asyncgen_hooks()
         signals_end_polls = self._have_signals_end_polls()
         self._thread_id = threading.get_ident()
-        self.vitals.begin()
+        self.vitals.begin()  # first: the monitor notes how much the thread has computed until it starts
         here.main = weakref.ref(self)
-        if pool.watched:
-            pool.monitor.wake()
         try:
+            if pool.options.watch_main:
+                pool.watch()
+            if pool.watched:
+                pool.monitor.wake()
             sys.set_asyncgen_hooks(*asyncgens.hooks)
             _set_running_loop(self)
             self._run_until_stopped()

@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 
+from plait._rt.clock import Clock
+
 MACHINE = os.uname().machine if hasattr(os, "uname") else ""
 FUTEX = 202 if MACHINE == "x86_64" else 98
 _clock_of = getattr(time, "pthread_getcpuclockid", None)
@@ -23,7 +25,7 @@ _clock_of = getattr(time, "pthread_getcpuclockid", None)
 class Vitals:
     """One thread, seen from others."""
 
-    __slots__ = ("_clock", "_files", "alive", "ident", "life", "noted", "noted_schedule", "tid")
+    __slots__ = ("_clock", "_files", "alive", "begun", "ident", "life", "noted", "noted_schedule", "tid")
 
     def __init__(self) -> None:
         self.life = threading.Lock()
@@ -31,13 +33,15 @@ class Vitals:
         self.ident = self.tid = -1
         self._clock: int | None = -1
         self._files: dict[str, int] = {}  # kept open: opening one takes longer than reading it
-        self.noted = 0  # its CPU clock at the monitor's last look; the monitor's own
+        self.begun = 0.0  # when, by our clock
+        self.noted = 0  # its CPU clock at the monitor's last look; the monitor's own once the thread has begun
         self.noted_schedule = 0, 0
 
     def begin(self) -> None:
         """Called by the thread itself, first."""
         self.ident, self.tid = threading.get_ident(), threading.get_native_id()
         self._clock = _clock_of(self.ident) if _clock_of is not None else None
+        self.begun, self.noted = Clock.monotonic(), self.cpu_ns()
         self.alive = True
 
     def end(self) -> None:

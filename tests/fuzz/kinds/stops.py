@@ -40,8 +40,8 @@ async def stop_loop(play: Play) -> None:
 
 @leaf(lambda dice: (dice.randrange(3),), weight=1, anywhere=False)
 async def interrupt(play: Play, steps: int) -> None:
-    """Ctrl-C: the first cancels the task that is run, the second of a run comes out of where it finds us."""
+    """Ctrl-C cancels the task that is run."""
     for _ in range(steps):
         await asyncio.sleep(0)
-    if play.may_stop():
+    if play.may_interrupt():
         signal.raise_signal(signal.SIGINT)

@@ -203,6 +203,17 @@ WRONG: dict[str, Any] = {"nan": math.nan, "text": "1", "complex": 1j, "object": 
 
 
 @everywhere
+async def test_a_whole_number_is_a_deadline_as_it_was_given() -> None:
+    """(aiohttp's time-outs are whole seconds.)"""
+    loop = asyncio.get_running_loop()
+    for when in (int(loop.time()) + 1000, int(loop.time()) - 1):
+        timer = loop.call_at(when, int)
+        assert type(timer.when()) is int and timer.when() == when
+        timer.cancel()
+    assert loop.call_at(10**20, int).when() == 1e20
+
+
+@everywhere
 async def test_a_wrong_deadline_is_refused_where_it_is_given() -> None:
     """Among the timers it would meet those of everybody: workers died with their processors."""
     loop = asyncio.get_running_loop()

@@ -6,14 +6,19 @@ Each program stops in a function of a "library"; the frames are those of the rea
 from __future__ import annotations
 
 import dataclasses
+import gc
 import linecache
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import pytest
+from unit_helpers import LONG
 
+from plait.diagnose import source
 from plait.diagnose.capture import Frame, calls_from, frames_of
+from plait.diagnose.collector import one_is_under_way
 from plait.diagnose.line import call_at
 from plait.diagnose.source import parsed_file
 
@@ -249,3 +254,33 @@ def test_a_line_in_a_loop_is_known_by_the_file() -> None:
 def test_no_source_no_call(file: str, position: Any) -> None:
     for kind in ("blocked", "cpu", "lock"):
         assert call_at(Frame(file, 1, "main", position), None, kind) is None
+
+
+def test_no_tree_is_made_while_another_thread_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be in the middle of making one: up to 3.11.7 the program's `ast.parse` failed with SystemError."""
+    monkeypatch.setattr(source, "_ONE_TREE_AT_A_TIME", True)
+    monkeypatch.setattr(source, "LOOKS", 3)
+    go, collects = threading.Event(), threading.Event()
+
+    class Waits:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            collects.set()
+            go.wait(LONG)
+
+    def collect() -> None:
+        Waits()
+        gc.collect()
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    assert collects.wait(LONG)
+    assert one_is_under_way()
+    assert source.parsed_line("call()") is None
+    assert gc.isenabled()
+    go.set()
+    thread.join()
+    assert not one_is_under_way()
+    assert source.parsed_line("call()") is not None

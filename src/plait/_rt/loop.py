@@ -51,6 +51,7 @@ _ThreadSafeHandle: Any = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Ha
 _WAKEUP = Task._wakeup
 _reported: set[Any] = set()
 
+EXACT = 2**53  # an int up to it is a float without loss
 CROWDED = 10_000  # so many items wait in a strand's queue that a thread which posts more takes a breath each time
 
 
@@ -373,8 +374,11 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
 
 
 def deadline_of(when: Any) -> float:
-    """when as a float. What is no number, or can't be compared with others, is refused here, where the mistake is: among the
-    timers it would meet those of everybody."""
+    """when as a number that floats can be compared with and subtracted from; `handle.when()` gives an int as it was given. What
+    is no number, or can't be compared with others, is refused here, where the mistake is: among the timers it would meet those
+    of everybody."""
+    if type(when) is int and abs(when) <= EXACT:
+        return when
     try:
         number = float(when - 0.0)
     except TypeError:

@@ -10,7 +10,6 @@ A signal is sent under the lock that the thread's exit takes (vitals.py, K1): si
 from __future__ import annotations
 
 import faulthandler
-import gc
 import itertools
 import os
 import re
@@ -26,6 +25,7 @@ from typing import Any
 
 from plait._rt import forks
 from plait._rt.clock import Clock
+from plait.diagnose.collector import held_off
 
 Call = tuple[CodeType, int]  # and the instruction that it is at
 
@@ -38,7 +38,6 @@ _SPIN = 0.000_05  # seconds; less than the switch interval ever is (interval.py)
 _LOOKING = 0.002  # seconds; what a report of the monitor's may take
 _PATIENCE = 0.005  # seconds to wait for an answer: a thread that gets no core, or sleeps deeply (D), gives none
 _lock = threading.Lock()
-_walking = threading.Lock()
 _file: int | None = None
 _owing: Any = None  # the vitals of a thread that has not answered yet: what comes next would be taken for another's
 _asked_at = 0.0
@@ -70,10 +69,8 @@ def stack_of(vitals: Any) -> list[Frame]:
 
 def _after_fork() -> None:
     """In the child: the file and the turn are the parent's. The handler writes to it until another is asked for here."""
-    global _file, _lock, _owing, _walking
-    if _walking.locked():  # by a thread that stayed with the parent
-        gc.enable()
-    _lock, _walking = threading.Lock(), threading.Lock()
+    global _file, _lock, _owing
+    _lock = threading.Lock()
     _owing = None
     if _file is not None:
         faulthandler.unregister(SIGNAL)
@@ -86,22 +83,15 @@ def frame_of(ident: int) -> Iterator[FrameType | None]:
     """The innermost frame of thread ident, and time to walk from there; None if it has ended. Not on a free-threaded build.
 
     Up to 3.11 the collector runs where something is allocated: in the middle of `f_back`, where a finaliser may let go of the
-    GIL. Then the thread goes on, and the interpreter crashes at its frame, which is no more. So it does not run meanwhile; and
-    while somebody else walks, who turns it on again in the end, the answer is None.
+    GIL. Then the thread goes on, and the interpreter crashes at its frame, which is no more. So it is held off meanwhile; while
+    another thread does so the answer is None.
     """
     frame = sys._current_frames().get(ident)
-    if COLLECTS_BETWEEN_STEPS or not (gc.isenabled() or _walking.locked()):
+    if COLLECTS_BETWEEN_STEPS:
         yield frame
-    elif _walking.acquire(False):
-        forks.in_child(_after_fork)
-        gc.disable()
-        try:
-            yield frame
-        finally:
-            gc.enable()
-            _walking.release()
     else:
-        yield None
+        with held_off() as held:
+            yield frame if held else None
 
 
 def calls_of(ident: int) -> list[Call]:

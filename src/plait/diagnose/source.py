@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ast
 import functools
-import gc
 import linecache
 import sys
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from plait._rt.clock import Clock
 from plait.diagnose.capture import Frame
+from plait.diagnose.collector import held_off, one_is_under_way
 
 N = TypeVar("N", bound=ast.AST)
 ENTERS = ("__enter__", "__exit__", "__aenter__", "__aexit__")
@@ -22,6 +23,7 @@ _UNREADABLE = (SyntaxError, ValueError, RecursionError, SystemError)
 # Up to 3.11.7 and 3.12.1 all threads count the depth of their trees in one place (cpython#106905): one that is interrupted by a
 # collection while it makes a tree, and another that makes one meanwhile, fail with SystemError.
 _ONE_TREE_AT_A_TIME = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2)
+LOOKS, WAIT = 100, 0.001  # how often, and how many seconds in between, it is looked whether a collection is over
 # What a line may be: a statement, the head of one, an `elif` or `else`, an `except` or `finally`
 _FORMS = ("{}", "{} pass", "if 1: pass\n{} pass", "try: pass\n{} pass")
 
@@ -84,16 +86,15 @@ def parsed_file(file: str) -> ast.Module | None:
 
 
 def _parse(text: str, mode: str = "exec") -> Any:
-    """As ast.parse, but not interrupted by a collection, in which another thread, the program's, may make a tree."""
+    """As ast.parse; but on an interpreter where that matters, while no other thread is in the middle of one."""
     if not _ONE_TREE_AT_A_TIME:
         return ast.parse(text, mode=mode)
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        return ast.parse(text, mode=mode)
-    finally:
-        if collects:
-            gc.enable()
+    for _ in range(LOOKS):
+        with held_off(WAIT) as held:  # ours is not interrupted, and none of the program's from now on
+            if held and not one_is_under_way():
+                return ast.parse(text, mode=mode)
+        Clock.sleep(WAIT)
+    raise SystemError("another thread collects garbage, perhaps while it makes a tree")
 
 
 def _around(frame: Frame) -> tuple[str, str]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
 
+from plait._rt.shutdown import Stuck
 from plait._rt.site import Site, site_of
 from plait._rt.strand import Strand, current_strand
 from plait._rt.task import check_callable
-from plait._rt.thread_strand import _Stuck
 from plait.sync import Event
 
 logger = logging.getLogger("plait")
@@ -120,7 +120,7 @@ class Server(asyncio.Server):
             self._awaited = False
 
     async def _clients_gone_or_stuck(self) -> None:
-        stuck = _Stuck(self._strand._pool)
+        stuck = Stuck(self._strand._pool)
         while not (self._gone.is_set() or (self._clients and self._clients.keys() <= stuck.strands())):
             try:
                 await asyncio.wait_for(self._gone.wait(), LOOK_SECONDS)

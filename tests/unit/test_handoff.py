@@ -9,7 +9,7 @@ import pytest
 from unit_helpers import eventually, in_plait, value
 
 import plait
-from plait._rt.breath import GIL_BUILD
+from plait._rt.build import GIL_BUILD
 from plait._rt.here import here
 from plait._rt.worker import Worker
 

@@ -13,7 +13,8 @@ import pytest
 from unit_helpers import LONG, eventually, everywhere, hear, in_plait, in_strand, value
 
 import plait
-from plait._rt.processor import BATCH, FIRST, OTHERS_SECONDS, Processor
+from plait._rt.processor import FIRST, OTHERS_SECONDS, Processor
+from plait._rt.run_queue import BATCH
 
 
 @everywhere

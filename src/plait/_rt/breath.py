@@ -10,19 +10,18 @@ another thread that is not at rest. And a worker does so at its next step when i
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from plait._rt.build import GIL_BUILD
 from plait._rt.clock import Clock
-from plait._rt.processor import Errand
+from plait._rt.run_queue import Errand
 
 if TYPE_CHECKING:
     from collections import deque
 
     from plait._rt.pool import Pool
 
-GIL_BUILD = getattr(sys, "_is_gil_enabled", lambda: True)  # a call: an extension module may bring the GIL back
 APART = 0.001  # seconds from one breath to the next
 PAUSE = 1e-6
 REST = 50e-6  # what was waited for longer than this was rest enough

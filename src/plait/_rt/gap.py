@@ -19,7 +19,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from plait._rt.breath import GIL_BUILD
+from plait._rt.build import GIL_BUILD
 from plait._rt.clock import Clock
 from plait._rt.vitals import FUTEX, Vitals
 

@@ -29,7 +29,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import interval
-from plait._rt.breath import GIL_BUILD
+from plait._rt.build import GIL_BUILD
 from plait._rt.clock import Clock
 from plait._rt.gap import GAP, Gaps
 from plait._rt.loop import logger

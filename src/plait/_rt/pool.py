@@ -37,7 +37,8 @@ from plait._rt.monitor import Monitor
 from plait._rt.offload import MORE_THREADS, Lane, Offload
 from plait._rt.points import Points
 from plait._rt.poller import SharedPoller
-from plait._rt.processor import Processor, items_of
+from plait._rt.processor import Processor
+from plait._rt.run_queue import items_of
 from plait._rt.site import site_of
 from plait._rt.strand import IDLE, Strand
 from plait._rt.task import Task, check_coroutine, renew_lock, task_of

@@ -13,46 +13,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from plait._rt.clock import Clock
+from plait._rt.run_queue import BATCH, Errand
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
     from plait._rt.worker import Worker
 
-T = TypeVar("T")
-
-BATCH = 61  # turns between two looks at injector, timers and poller (Go's and tokio's number: prime, so nothing locks step)
-BATCH_SECONDS = 0.001  # how long these turns may take where timers or descriptors wait for a look
+BATCH_SECONDS = 0.001  # how long BATCH turns may take where timers or descriptors wait for a look
 FIRST = 2 * BATCH  # how many timers may jump the queue at once
 OTHERS_SECONDS = 0.02  # for how long at most timers wait with the others after that
 RUN_ON = 3  # how many just-woken strands a batch lets jump the queue (tokio's cap)
-
-
-def items_of(queue: deque[T]) -> list[T]:
-    """What is in a queue that other threads change meanwhile: roughly, one that moves may be missed or be there twice.
-
-    (By index: on a free-threaded build iterating or copying a deque raises when another thread changes it.)
-    """
-    items = []
-    for index in range(len(queue)):
-        try:
-            items.append(queue[index])
-        except IndexError:
-            break
-    return items
-
-
-class Errand:
-    """Queued like a strand, to have something done when a worker comes to it: in `_drain`, after which it is gone."""
-
-    __slots__ = ()
-
-    _next = None  # what a strand has there is a step
-
-    def _end_turn(self) -> bool:
-        return False
 
 
 class _LastOfFirst(Errand):

@@ -18,26 +18,25 @@ import weakref
 from asyncio import Handle
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from collections.abc import Collection
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import TYPE_CHECKING, Any
 
 from plait._rt import asyncgens, base, wakeup
-from plait._rt.breath import BREATH, GIL_BUILD, breathe, polled
+from plait._rt.breath import BREATH, breathe, polled
+from plait._rt.build import GIL_BUILD
 from plait._rt.clock import Clock
 from plait._rt.handles import TimerHandle
 from plait._rt.here import here
 from plait._rt.inherited import Inherited
-from plait._rt.loop import AsyncioFace, _EventLoop, logger, note_slow, run_callback
+from plait._rt.loop import AsyncioFace, _EventLoop, note_slow, run_callback
 from plait._rt.mark import MARKS_STAY, unmark
 from plait._rt.poller import READ, WRITE, Poller
-from plait._rt.processor import BATCH, items_of
+from plait._rt.run_queue import BATCH, items_of
 from plait._rt.selector_face import SelectorFace, events_of
 from plait._rt.strand import MOST, Strand
-from plait._rt.task import LocalTask, Task, registered_tasks, unlisted_tasks
+from plait._rt.task import LocalTask, Task
 from plait._rt.timers import Timers
 from plait._rt.vitals import Vitals
-from plait._rt.watch import Watch, follow
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -435,15 +434,17 @@ class ThreadStrand(Strand):
 
     async def shutdown_asyncgens(self) -> None:
         """Cancel what runs in the pool's strands and wait for it, then close the async generators of all strands."""
+        from plait._rt.shutdown import cancel_pool, ended
+
         self._asyncgens_shutdown_called = True  # type: ignore[misc]
         pool = self._pool
-        stuck = await _cancel_pool(pool) if pool.main is self else set()
+        stuck = await cancel_pool(pool) if pool.main is self else set()
         closing: set[Any] = {
             strand._spawn(_aclose(generator), None, None, sys._getframe())
             for generator, strand in asyncgens.of_pool(pool)
             if not strand._closed and strand not in stuck
         }
-        for task in await _ended(closing, pool):
+        for task in await ended(closing, pool):
             if not task.cancelled() and task.exception() is None and task.result() is not None:
                 generator, error = task.result()
                 self.call_exception_handler(
@@ -525,105 +526,3 @@ async def _aclose(generator: Any) -> Any:
     except Exception as error:
         return generator, error
     return None
-
-
-async def _ended(tasks: set[Any], pool: Pool) -> set[Any]:
-    """Wait for tasks of any strands; those that have ended when the others are stuck for long, which are named."""
-    stuck, ended = _Stuck(pool), set()
-    while tasks:
-        done, tasks = await asyncio.wait(tasks, timeout=0.25)
-        ended |= done
-        if tasks and stuck.have(tasks):
-            break
-    return ended
-
-
-async def _cancel_pool(pool: Pool) -> set[Strand]:
-    """Cancel every task of the pool's strands and wait until they are done, or stuck for long; returns the stuck strands."""
-    stuck = _Stuck(pool)
-    cancelled: set[Any] = set()
-    looks, unlisted = 0, _of_pool(unlisted_tasks(), pool)
-    while True:
-        listed = [*pool.all_tasks(), *_of_pool(registered_tasks(), pool)]
-        pending: list[Any] = [task for task in (*listed, *unlisted) if not task.done()]
-        if not pending:
-            looks += 1
-            if not pool.is_quiet() and looks <= 20:
-                await asyncio.sleep(0.001)  # a task may have been on its way from one queue to another
-                continue
-            unlisted = _of_pool(unlisted_tasks(), pool)
-            if not unlisted:
-                return set()
-            continue
-        looks = 0
-        ours: list[Any] = [task for task in pending if isinstance(task, Task)]
-        _cancel_in_their_strands([task for task in pending if task not in cancelled])
-        cancelled.update(pending)
-        if len(ours) < len(pending):
-            await asyncio.sleep(0.005)
-        else:
-            await asyncio.wait(ours, timeout=0.25)
-        still = [task for task in pending if not task.done()]
-        if stuck.have(still):
-            return stuck.strands()
-
-
-def _cancel_in_their_strands(tasks: list[Any]) -> None:
-    """Cancel those of one strand at one moment, as asyncio does at its end: no task sees another's cancel before its own."""
-    in_strand: dict[Any, list[Any]] = {}
-    for task in tasks:
-        strand = _home(task)
-        if strand is None:
-            task.cancel()  # not started
-        else:
-            in_strand.setdefault(strand, []).append(task)
-    for strand, its_tasks in in_strand.items():
-        strand._post(_Cancels(its_tasks))
-
-
-class _Cancels:
-    """The cancels of a strand's tasks, on their way to it."""
-
-    def __init__(self, tasks: list[Any]) -> None:
-        self._tasks = tasks
-
-    def _run(self) -> None:
-        for task in self._tasks:
-            try:
-                task.cancel()
-            except Exception as error:  # foreign code: the others are cancelled all the same
-                message = f"Exception in callback: {task!r} can't be cancelled"
-                _home(task).call_exception_handler({"message": message, "exception": error, "task": task})
-
-
-class _Stuck:
-    """Which threads have been in one turn since shutdown began to watch them."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._watches: dict[Any, Watch] = {}
-
-    def have(self, tasks: Collection[Any]) -> bool:
-        """Are all of these in strands that are stuck? Then they are named. (To be asked again and again.)"""
-        strands = self.strands()
-        if not tasks or not all(_home(task) in strands for task in tasks):
-            return False
-        grace = self._pool.options.shutdown_grace
-        logger.error("shutdown gives up on %d task(s) stuck in a step for %g s: %r", len(tasks), grace, list(tasks))
-        return True
-
-    def strands(self) -> set[Strand]:
-        """Whose turn has lasted longer than the run's grace. (To be asked again and again.)"""
-        now = Clock.monotonic()
-        self._watches = follow(self._watches, self._pool, now)
-        return {watch.strand for watch in self._watches.values() if now - watch.since >= self._pool.options.shutdown_grace}
-
-
-def _home(task: Any) -> Any:
-    return task._home if isinstance(task, Task) else task.get_loop()
-
-
-def _of_pool(tasks: list[Any], pool: Pool) -> list[Any]:
-    """Those of pool's strands that are not done, but not the main strand's."""
-    homes = [(task, _home(task)) for task in tasks if not task.done()]
-    return [task for task, home in homes if isinstance(home, Strand) and home._pool is pool and home is not pool.main]

@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any
 from weakref import getweakrefcount
 
 from plait._rt.asyncgens import hooks
-from plait._rt.breath import GIL_BUILD, breathe
+from plait._rt.breath import breathe
+from plait._rt.build import GIL_BUILD
 from plait._rt.clock import Clock
 from plait._rt.here import here
 from plait._rt.mark import MARKS_STAY, current_tasks, forget, mark, unmark
 from plait._rt.points import Point, point_of, start_of
-from plait._rt.processor import BATCH, BATCH_SECONDS
+from plait._rt.processor import BATCH_SECONDS
+from plait._rt.run_queue import BATCH
 from plait._rt.task import RETURNED, LeftStrand, Task
 from plait._rt.vitals import Vitals
 

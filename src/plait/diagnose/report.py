@@ -28,7 +28,7 @@ from typing import Any
 
 from plait._rt.clock import Clock
 from plait._rt.places import is_installed, is_librarys, is_plaits
-from plait._rt.processor import items_of
+from plait._rt.run_queue import items_of
 from plait._rt.task import Task
 from plait._rt.watch import item_of
 from plait.diagnose import garbage

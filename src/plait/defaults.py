@@ -13,9 +13,9 @@ import sys
 import warnings
 from typing import Any
 
-from plait._rt.places import is_installed, is_librarys, is_plaits
-from plait._rt.strand import Strand
-from plait._rt.thread_strand import ThreadStrand
+from plait._rt.ground.code_origin import is_installed, is_librarys, is_plaits
+from plait._rt.strand.strand import Strand
+from plait._rt.strand.thread_strand import ThreadStrand
 from plait.runtime import Runner, new_event_loop
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
 
+from plait._rt.ground.spawn_site import Site, site_of
 from plait._rt.shutdown import Stuck
-from plait._rt.site import Site, site_of
-from plait._rt.strand import Strand, current_strand
-from plait._rt.task import check_callable
+from plait._rt.strand.strand import Strand, current_strand
+from plait._rt.task.task import check_callable
 from plait.sync import Event
 
 logger = logging.getLogger("plait")

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from plait._rt.places import is_plaits
-from plait._rt.task import Task
-from plait._rt.thread_strand import ThreadStrand
+from plait._rt.ground.code_origin import is_plaits
+from plait._rt.strand.thread_strand import ThreadStrand
+from plait._rt.task.task import Task
 from plait.runtime import run
 
 _CALLABLE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")

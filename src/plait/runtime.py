@@ -13,12 +13,12 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar, overload
 
-from plait._rt.places import is_librarys, is_plaits
+from plait._rt.ground.code_origin import is_librarys, is_plaits
 from plait._rt.pool import Pool
-from plait._rt.strand import Strand, current_strand
-from plait._rt.task import Task, check_callable, check_coroutine
-from plait._rt.thread_strand import ThreadStrand
-from plait._rt.waiter import Waiter
+from plait._rt.strand.strand import Strand, current_strand
+from plait._rt.strand.thread_strand import ThreadStrand
+from plait._rt.task.task import Task, check_callable, check_coroutine
+from plait._rt.task.waiter import Waiter
 from plait.diagnose.report import Reporter, Stall
 from plait.ps.door import DOOR
 from plait.settings import settings

@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from plait._rt.build import GIL_BUILD
-from plait._rt.cores import usable_cores
-from plait._rt.poller import selector_names
+from plait._rt.ground.build import GIL_BUILD
+from plait._rt.ground.cores import usable_cores
+from plait._rt.io.poller import selector_names
 from plait._rt.pool import HANDOFF_AFTER, SHUTDOWN_GRACE, Options
 from plait.diagnose.report import Stall
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Literal
 
-from plait._rt.waiter import ABANDONED, Waiter
+from plait._rt.task.waiter import ABANDONED, Waiter
 
 _PURGE_AT_LEAST = 16
 

@@ -11,8 +11,8 @@ from contextvars import Context
 from threading import RLock
 from typing import Any, NoReturn, TypeVar
 
-from plait._rt.strand import Strand
-from plait._rt.task import CANCELLED, RETURNED, Task, check_coroutine
+from plait._rt.strand.strand import Strand
+from plait._rt.task.task import CANCELLED, RETURNED, Task, check_coroutine
 
 T = TypeVar("T")
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from plait import sync
-from plait._rt.strand import IDLE
+from plait._rt.strand.strand import IDLE
 
 from .baton import seeds
 from .rig import TASKS, alone, rig
 
-FOCUS = (TASKS, ("sync.py",), ("sync.py", "_rt/waiter.py", "_rt/strand.py"))
+FOCUS = (TASKS, ("sync.py",), ("sync.py", "_rt/task/waiter.py", "_rt/strand/strand.py"))
 
 
 async def _wait(r: Any, event: Any, strand: Any = None) -> Any:

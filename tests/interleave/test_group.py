@@ -6,12 +6,12 @@ from typing import Any
 
 import plait
 from plait import Event, TaskGroup
-from plait._rt.task import Task
+from plait._rt.task.task import Task
 
 from .baton import seeds
 from .rig import TASKS, rig
 
-FOCUS = (("taskgroup.py",), TASKS, ("taskgroup.py", "_rt/task.py"))
+FOCUS = (("taskgroup.py",), TASKS, ("taskgroup.py", "_rt/task/task.py"))
 
 
 async def _child(fail: bool, event: Event | None = None) -> str:

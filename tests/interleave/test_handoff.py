@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from plait._rt import worker as worker_module
-from plait._rt.strand import LOOK_AGAIN
-from plait._rt.worker import Worker
+from plait._rt.sched import worker as worker_module
+from plait._rt.sched.worker import Worker
+from plait._rt.strand.strand import LOOK_AGAIN
 from plait.runtime import checkpoint, current_strand
 
 from .baton import seeds
@@ -51,7 +51,7 @@ def test_handoff_against_end_of_step(workers: int) -> None:
     give the same processor to two heirs.
     """
     for seed in seeds():
-        with rig(seed, (*SCHEDULING, "_rt/handoff.py"), workers) as r:
+        with rig(seed, (*SCHEDULING, "_rt/sched/handoff.py"), workers) as r:
             pool, log = r.pool, []  # type: ignore[var-annotated]
             strands = [r.strand() for _ in range(2)]
             tasks = [r.spawn(_busy(r, strand, log, 4), strand) for strand in strands]
@@ -75,7 +75,7 @@ def test_no_thread_for_the_heir(workers: int, monkeypatch: pytest.MonkeyPatch) -
     Mutation caught: the processor is taken away before the heir has its thread, and given back when there is none.
     """
     for seed in seeds():
-        with rig(seed, (*SCHEDULING, "_rt/handoff.py"), workers) as r, monkeypatch.context() as patch:
+        with rig(seed, (*SCHEDULING, "_rt/sched/handoff.py"), workers) as r, monkeypatch.context() as patch:
             pool, log, start = r.pool, [], Worker.start  # type: ignore[var-annotated]
             strands = [r.strand() for _ in range(2)]
             tasks = [r.spawn(_busy(r, strand, log, 4), strand) for strand in strands]
@@ -118,7 +118,7 @@ def test_overdue_timers_against_handoff(workers: int) -> None:
     Mutations caught: they are posted when the turn was given back; they are left to the next turn of the worker.
     """
     for seed in seeds():
-        with rig(seed, (*SCHEDULING, "_rt/handoff.py"), workers) as r:
+        with rig(seed, (*SCHEDULING, "_rt/sched/handoff.py"), workers) as r:
             pool, log = r.pool, []  # type: ignore[var-annotated]
             strands = [r.strand() for _ in range(2)]
 

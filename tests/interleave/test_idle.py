@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from plait._rt.monitor import Monitor
-from plait._rt.timers import LOOK_AGAIN
+from plait._rt.io.timers import LOOK_AGAIN
+from plait._rt.watch.monitor import Monitor
 
 from .baton import seeds
 from .rig import SCHEDULING, Item, rig
 
-PARKING = (SCHEDULING, ("_rt/idle.py",), ("_rt/idle.py", "_rt/pool.py"))
+PARKING = (SCHEDULING, ("_rt/sched/parking.py",), ("_rt/sched/parking.py", "_rt/pool.py"))
 
 
 def _parked_once(r: Any) -> None:
@@ -73,7 +73,7 @@ def test_stopping_wakes_everybody() -> None:
             r.run()
 
 
-TIMING = ((*SCHEDULING, "_rt/timers.py"), ("_rt/idle.py",), ("_rt/timers.py", "_rt/idle.py"))
+TIMING = ((*SCHEDULING, "_rt/io/timers.py"), ("_rt/sched/parking.py",), ("_rt/io/timers.py", "_rt/sched/parking.py"))
 
 
 class Timer:
@@ -150,7 +150,7 @@ def test_what_becomes_due_beside_a_stuck_worker(workers: int, what: str) -> None
     empty seat at the poller counts as nothing to do.
     """
     for seed in seeds(100):
-        with rig(seed, (*TIMING, ("_rt/strand.py", "_rt/idle.py"))[seed % 4], workers) as r:
+        with rig(seed, (*TIMING, ("_rt/strand/strand.py", "_rt/sched/parking.py"))[seed % 4], workers) as r:
             blocked, innocent = r.strand(), r.strand()
             monitor, log = Monitor(r.pool, None), []  # type: ignore[var-annotated]
             due = r.schedule.now + 4.0
@@ -198,7 +198,7 @@ def test_timer_for_sleepers() -> None:
     Mutation caught: a worker that does not sit at the poller writes `sleeps_until` all the same.
     """
     for seed in seeds(600):
-        with rig(seed, ("_rt/idle.py",), 2) as r:
+        with rig(seed, ("_rt/sched/parking.py",), 2) as r:
             strand = r.strand()
             log: list[tuple[float, float]] = []
 
@@ -223,7 +223,7 @@ def test_deadline_against_due() -> None:
     Mutation caught: `deadline` looks whether there are any before it has the heap's turn.
     """
     for seed in seeds():
-        with rig(seed, ("_rt/timers.py",)) as r:
+        with rig(seed, ("_rt/io/timers.py",)) as r:
             strand, heap, told = r.strand(), r.pool.timers, []
             heap.add(Timer(r, strand, 2000.0, []))
             for name in range(2):
@@ -239,7 +239,7 @@ def test_one_wake_for_each_pop() -> None:
     Mutation caught: whether the worker sits at the poller is asked of the worker after it was popped.
     """
     for seed in seeds(600):
-        with rig(seed, ("_rt/idle.py",), 2) as r:
+        with rig(seed, ("_rt/sched/parking.py",), 2) as r:
             idle = r.pool.idle
             r.schedule.always = lambda r=r: _parked_once(r)  # type: ignore[misc]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from plait._rt import thread_strand
+from plait._rt.strand import thread_strand
 
 from .baton import seeds
 from .rig import Item, rig
 
-FILES = ("_rt/thread_strand.py", "_rt/timers.py", "_rt/poller.py")
+FILES = ("_rt/strand/thread_strand.py", "_rt/io/timers.py", "_rt/io/poller.py")
 
 
 def test_post_against_sleep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from plait._rt.monitor import Monitor
-from plait._rt.processor import Processor
+from plait._rt.sched.processor import Processor
+from plait._rt.watch.monitor import Monitor
 
 from .baton import seeds
 from .rig import SCHEDULING, rig
 
-FILES = ((*SCHEDULING, "_rt/monitor.py"), ("_rt/monitor.py",), ("_rt/monitor.py", "_rt/idle.py"))
+FILES = ((*SCHEDULING, "_rt/watch/monitor.py"), ("_rt/watch/monitor.py",), ("_rt/watch/monitor.py", "_rt/sched/parking.py"))
 
 
 def test_falling_asleep_against_the_first_spawn() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from plait._rt import offload
-from plait._rt.offload import Lane
+from plait._rt.io import blocking_pool
+from plait._rt.io.blocking_pool import Lane
 
 from .baton import Lock, Schedule, seeds
 
@@ -25,7 +25,7 @@ def test_every_call_is_run_or_refused(refused: float, monkeypatch: pytest.Monkey
     who else is there before it puts its number back.
     """
     for seed in seeds(600):
-        schedule = Schedule(seed, ("_rt/offload.py",))
+        schedule = Schedule(seed, ("_rt/io/blocking_pool.py",))
 
         class Thread:
             ident = 1
@@ -45,8 +45,8 @@ def test_every_call_is_run_or_refused(refused: float, monkeypatch: pytest.Monkey
         futures: list[Future[int]] = []
         raised: list[RuntimeError] = []
         with monkeypatch.context() as patch:
-            patch.setattr(offload, "threading", patched)
-            patch.setattr(offload, "IDLE_SECONDS", 1.0)
+            patch.setattr(blocking_pool, "threading", patched)
+            patch.setattr(blocking_pool, "IDLE_SECONDS", 1.0)
             lane, most = Lane("lane", 1 + seed % 2), 1 + seed % 2
 
             def call(made: float, lane: Lane = lane, most: int = most, schedule: Schedule = schedule) -> int:

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from plait._rt import pinned, thread_strand
-from plait._rt.pinned import PinnedStrand
+from plait._rt.strand import pinned, thread_strand
+from plait._rt.strand.pinned import PinnedStrand
 
 from .baton import seeds
 from .rig import Item, Rig, rig
 
 FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
-FILES = ("_rt/pinned.py", "_rt/thread_strand.py", "_rt/timers.py")
+FILES = ("_rt/strand/pinned.py", "_rt/strand/thread_strand.py", "_rt/io/timers.py")
 
 
 class Thread:

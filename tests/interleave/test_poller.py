@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from plait._rt.poller import READ, Poller, ReadyHandle, SharedPoller
+from plait._rt.io.poller import READ, Poller, ReadyHandle, SharedPoller
 
 from .baton import Schedule, seeds
 from .rig import SELECTOR, rig
 
-FILES = ("_rt/poller.py", "_rt/idle.py", *(["_rt/poller_selectors.py"] if SELECTOR else []))
+FILES = ("_rt/io/poller.py", "_rt/sched/parking.py", *(["_rt/io/selectors_poller.py"] if SELECTOR else []))
 
 
 def test_level_triggered() -> None:
@@ -64,7 +64,7 @@ def test_number_comes_back() -> None:
     entry are delivered; an event that is not delivered does not arm again.
     """
     for seed in seeds():
-        with rig(seed, (*FILES, "_rt/strand.py")[seed % 2 :], 2) as r:
+        with rig(seed, (*FILES, "_rt/strand/strand.py")[seed % 2 :], 2) as r:
             strand = r.strand()
             calls: list[str] = []
 
@@ -152,7 +152,7 @@ def test_ring_against_close() -> None:
     Mutations caught: `close` closes the bell's descriptors itself; `wake` has the bell's number, and not the bell.
     """
     for seed in seeds():
-        schedule = Schedule(seed, ("_rt/poller.py", "_rt/poller_epoll.py", "_rt/poller_selectors.py"))
+        schedule = Schedule(seed, ("_rt/io/poller.py", "_rt/io/epoll.py", "_rt/io/selectors_poller.py"))
         poller = (SharedPoller, Poller)[seed % 2](SELECTOR)
         next_files: list[int] = []
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from plait._rt import settle
-from plait._rt.settle import Settle
+from plait._rt.ground import settle
+from plait._rt.ground.settle import Settle
 
 from .baton import Lock, Schedule, seeds
 
@@ -21,7 +21,7 @@ def test_the_last_change_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     back; who comes tries for the turn before it has asked.
     """
     for seed in seeds():
-        schedule = Schedule(seed, ("_rt/settle.py",))
+        schedule = Schedule(seed, ("_rt/ground/settle.py",))
         wanted, done, acting = [0], [0], []  # type: ignore[var-annotated]
         with monkeypatch.context() as patch:
             patch.setattr(settle, "threading", SimpleNamespace(Lock=lambda schedule=schedule: Lock(schedule)))

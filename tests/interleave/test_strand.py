@@ -10,7 +10,7 @@ import pytest
 from .baton import seeds
 from .rig import SCHEDULING, Item, rig
 
-FOCUS = (SCHEDULING, ("_rt/strand.py",), ("_rt/strand.py",))
+FOCUS = (SCHEDULING, ("_rt/strand/strand.py",), ("_rt/strand/strand.py",))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -14,7 +14,7 @@ from plait.runtime import checkpoint
 from .baton import seeds
 from .rig import TASKS, rig
 
-FOCUS = (TASKS, ("_rt/task.py",), ("_rt/task.py", "_rt/worker.py"))
+FOCUS = (TASKS, ("_rt/task/task.py",), ("_rt/task/task.py", "_rt/sched/worker.py"))
 
 
 def test_callbacks_against_end() -> None:
@@ -95,7 +95,7 @@ def test_short_tasks_share_a_strand() -> None:
     Mutations caught: `_start` passes the strand on although somebody knows it; it does not end the turn of one that it keeps.
     """
     for seed in seeds():
-        with rig(seed, (*FOCUS[seed % 3], "_rt/strand.py"), 2) as r:
+        with rig(seed, (*FOCUS[seed % 3], "_rt/strand/strand.py"), 2) as r:
             ended: list[int] = []
             calls: list[int] = []
 
@@ -164,7 +164,7 @@ def test_cancel_of_who_waits_against_the_end() -> None:
     is resumed by the end as well.
     """
     for seed in seeds():
-        with rig(seed, (*FOCUS[seed % 3], "_rt/grace.py"), 2) as r:
+        with rig(seed, (*FOCUS[seed % 3], "_rt/task/grace.py"), 2) as r:
             ended: list[str] = []
             never = Event()
 

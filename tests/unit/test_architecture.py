@@ -6,6 +6,7 @@ import ast
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,29 +16,96 @@ import pytest
 import plait
 
 ROOT = Path(inspect.getfile(plait)).parent
-INTERNAL = sorted((ROOT / "_rt").glob("*.py"))
+INTERNAL = sorted((ROOT / "_rt").rglob("*.py"))
 MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def path_of(file: Path) -> str:
+    """file's path below the package's."""
+    return file.relative_to(ROOT).as_posix()
+
+
+def named_by(node: ast.AST) -> list[str]:
+    """The modules of plait that an import statement names; none if node is something else."""
+    names: list[str] = []
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno} imports relatively"
+        folder = ROOT.joinpath(*(node.module or "").split(".")[1:])
+        names = [f"{node.module}.{alias.name}" for alias in node.names] if folder.is_dir() else [node.module or ""]
+    return [name for name in names if name.split(".")[0] == "plait"]
 
 
 def imports(file: Path) -> Iterator[str]:
     """The modules of plait that file imports, also late and for types only."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file.name}:{node.lineno} imports relatively"
-            names = [node.module or ""]
-            if node.module in ("plait", "plait._rt"):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == "plait")
+        yield from named_by(node)
 
 
-@pytest.mark.parametrize("file", INTERNAL, ids=lambda file: file.stem)
+def loads(node: ast.AST, late: bool = False) -> Iterator[tuple[str, bool]]:
+    """The modules of plait that node's code imports, but not for types only; and whether it is a function that does, once called."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        node = ast.Module(node.orelse, [])
+    yield from ((name, late) for name in named_by(node))
+    late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for child in ast.iter_child_nodes(node):
+        yield from loads(child, late)
+
+
+def loaded_by(file: Path) -> Iterator[tuple[str, bool]]:
+    """The modules of plait that running file imports, and whether late."""
+    return loads(ast.parse(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("file", INTERNAL, ids=path_of)
 def test_the_runtime_imports_nothing_public_but_errors_and_stats(file: Path) -> None:
     for name in imports(file):
         assert name.startswith(("plait._rt.", "plait.errors", "plait.stats")), name
+
+
+LAYERS = ("ground", "io", "task", "asyncio_face", "strand", "sched", "watch")
+"""The folders of `_rt`, from the bottom up. What stands beside them knows all of them."""
+
+LATE = {
+    ("_rt/strand/strand.py", "plait._rt.strand.closing"): "ClosedStrand is a Strand",
+    ("_rt/strand/thread_strand.py", "plait._rt.shutdown"): "the end of a run looks at all threads of its pool",
+    ("_rt/pool.py", "plait._rt.strand.pinned"): "for programs that pin a strand",
+}
+"""Which functions' imports there are, and why. (Imports under `if TYPE_CHECKING` load nothing, and may point anywhere.)"""
+
+
+def layer_of(path: str) -> int:
+    """The place in LAYERS of what is at path, as a file below the package's or as a module."""
+    folder = path.replace("plait._rt.", "_rt.").replace(".", "/").split("/")[1]
+    return LAYERS.index(folder) if folder in LAYERS else len(LAYERS)
+
+
+def test_each_folder_of_the_runtime_is_a_layer() -> None:
+    assert {file.parent.name for file in INTERNAL if file.parent.name != "_rt"} == set(LAYERS)
+    for layer in LAYERS:
+        body = ast.parse((ROOT / "_rt" / layer / "__init__.py").read_text(encoding="utf-8")).body
+        assert len(body) == 1, f"{layer}/__init__.py has more than its docstring"
+
+
+@pytest.mark.parametrize("file", INTERNAL, ids=path_of)
+def test_imports_point_down(file: Path) -> None:
+    own = layer_of(path_of(file))
+    for name, late in loaded_by(file):
+        if name.startswith("plait._rt.") and not late:
+            assert layer_of(name) <= own, f"{path_of(file)} imports {name}, which is above it"
+
+
+def test_late_imports_are_listed() -> None:
+    assert {(path_of(file), name) for file in INTERNAL for name, late in loaded_by(file) if late} == LATE.keys()
+
+
+def test_no_two_modules_of_the_runtime_need_each_other() -> None:
+    graph = {
+        ".".join(("plait", *file.relative_to(ROOT).with_suffix("").parts)): [name for name, late in loaded_by(file) if not late]
+        for file in INTERNAL
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(graph)  # CycleError names a cycle
 
 
 def test_there_is_something_to_check() -> None:
@@ -45,24 +113,24 @@ def test_there_is_something_to_check() -> None:
     assert any(name.startswith("plait._rt.") for file in INTERNAL for name in imports(file))
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", MODULES, ids=path_of)
 def test_modules_say_what_they_are(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), file.name
 
 
 OWNERS = {
-    "epoll": "_rt/poller_epoll.py",
-    "eventfd": "_rt/poller_epoll.py",
-    "EFD_": "_rt/poller_epoll.py",
-    "unix_events": "_rt/base.py",
-    "sched_": "_rt/cores.py",
-    "pthread_getcpuclockid": "_rt/vitals.py",
-    "setpriority": "_rt/vitals.py",
-    "/proc": "_rt/vitals.py",
-    "uname": "_rt/vitals.py",
-    "O_CLOEXEC": "_rt/vitals.py",
-    "pread": "_rt/vitals.py, diagnose/capture.py",
+    "epoll": "_rt/io/epoll.py",
+    "eventfd": "_rt/io/epoll.py",
+    "EFD_": "_rt/io/epoll.py",
+    "unix_events": "_rt/asyncio_face/base.py",
+    "sched_": "_rt/ground/cores.py",
+    "pthread_getcpuclockid": "_rt/ground/thread_probe.py",
+    "setpriority": "_rt/ground/thread_probe.py",
+    "/proc": "_rt/ground/thread_probe.py",
+    "uname": "_rt/ground/thread_probe.py",
+    "O_CLOEXEC": "_rt/ground/thread_probe.py",
+    "pread": "_rt/ground/thread_probe.py, diagnose/capture.py",
     "memfd_create": "diagnose/capture.py",
     "MFD_": "diagnose/capture.py",
     "pthread_kill": "diagnose/capture.py",
@@ -83,16 +151,16 @@ def words_of(file: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", MODULES, ids=path_of)
 def test_what_only_one_system_has_stands_in_the_file_that_owns_it(file: Path) -> None:
-    path = file.relative_to(ROOT).as_posix()
+    path = path_of(file)
     if path == "diagnose/syscalls.py":
         return  # a table of names
     for line, word in words_of(file):
         for name, owner in OWNERS.items():
             if name not in word or path in owner:
                 continue
-            internal = word in ("epoll", "_epoll", "open_epoll", "poller_epoll") or word.startswith("plait._rt.")
+            internal = word in ("epoll", "_epoll", "open_epoll") or word.startswith("plait._rt.")
             assert internal, f"{path}:{line} has {word}: that belongs to {owner}"
 
 

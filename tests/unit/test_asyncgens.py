@@ -12,7 +12,7 @@ import pytest
 from unit_helpers import KINDS, collected, eventually, everywhere, in_plait, in_strand, value
 
 import plait
-from plait._rt import asyncgens
+from plait._rt.asyncio_face import asyncgens
 
 
 class Numbers:

@@ -334,7 +334,7 @@ def test_a_module_that_cannot_be_imported(python: Python, tmp_path: Path) -> Non
 WHICH = """
 import asyncio, sys, warnings, plait
 warnings.simplefilter("ignore")
-from plait._rt.thread_strand import ThreadStrand
+from plait._rt.strand.thread_strand import ThreadStrand
 async def which(): return "plait" if isinstance(asyncio.get_running_loop(), ThreadStrand) else "asyncio"
 """
 

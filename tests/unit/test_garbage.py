@@ -9,7 +9,7 @@ import time
 
 from unit_helpers import LONG, eventually_in_thread
 
-from plait._rt import interval
+from plait._rt.ground import switch_interval
 from plait.diagnose import garbage
 
 
@@ -58,20 +58,20 @@ def test_a_finaliser_ends_another_runtime_in_the_middle() -> None:
     def finaliser() -> None:
         if not ended:
             ended.append(False)
-            other = threading.Thread(target=interval.put_back, args=("other",), daemon=True)
+            other = threading.Thread(target=switch_interval.put_back, args=("other",), daemon=True)
             other.start()
             other.join(LONG)
             ended[0] = not other.is_alive()
 
-    interval.lower("other")
+    switch_interval.lower("other")
     sys.settrace(lambda frame, *_: finaliser() if frame.f_code.co_name == "_set" else None)  # type: ignore[arg-type, func-returns-value]
     try:
-        interval.lower("one")
+        switch_interval.lower("one")
     finally:
         sys.settrace(None)
     assert ended == [True]
-    interval.put_back("one")
-    assert sys.getswitchinterval() > 2 * interval.LOW
+    switch_interval.put_back("one")
+    assert sys.getswitchinterval() > 2 * switch_interval.LOW
 
 
 def test_nobody_changes_the_collectors_callbacks_after_the_import() -> None:

@@ -12,7 +12,7 @@ import pytest
 from unit_helpers import LONG, Program, eventually, everywhere, forever, hear, in_plait, spin_until
 
 import plait
-from plait._rt import grace
+from plait._rt.task import grace
 
 NAMED = "left to end by itself"
 

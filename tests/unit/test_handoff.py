@@ -9,9 +9,9 @@ import pytest
 from unit_helpers import eventually, in_plait, value
 
 import plait
-from plait._rt.build import GIL_BUILD
-from plait._rt.here import here
-from plait._rt.worker import Worker
+from plait._rt.ground.build import GIL_BUILD
+from plait._rt.ground.here import here
+from plait._rt.sched.worker import Worker
 
 
 async def _worker() -> Any:

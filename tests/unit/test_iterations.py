@@ -15,8 +15,8 @@ import pytest
 from unit_helpers import LONG, eventually, everywhere, in_plait
 
 import plait
-from plait._rt.clock import Clock
-from plait._rt.thread_strand import ThreadStrand
+from plait._rt.ground.clock import Clock
+from plait._rt.strand.thread_strand import ThreadStrand
 
 
 def spin(seconds: float) -> None:

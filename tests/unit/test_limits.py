@@ -15,8 +15,8 @@ import pytest
 from unit_helpers import LONG, Program, in_plait, open_fds, value
 
 import plait
-from plait._rt import offload
-from plait._rt.offload import Lane
+from plait._rt.io import blocking_pool
+from plait._rt.io.blocking_pool import Lane
 from plait.diagnose import capture
 
 real_start = threading.Thread.start
@@ -263,7 +263,7 @@ def test_a_call_does_not_count_on_a_thread_that_is_on_its_way_out(monkeypatch: p
                 late.append(self.submit(lambda: 7))
             return job
 
-    monkeypatch.setattr(offload, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(blocking_pool, "IDLE_SECONDS", 0.001)
     lane = Late("lane", 1)
     lane.submit(int).result(LONG)
     for thread in list(lane._threads):

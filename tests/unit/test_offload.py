@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from unit_helpers import LONG
 
-from plait._rt import offload
-from plait._rt.offload import Lane
+from plait._rt.io import blocking_pool
+from plait._rt.io.blocking_pool import Lane
 
 
 class At:
@@ -23,7 +23,7 @@ class At:
         self.left, self._call = line, call
 
     def __call__(self, frame: Any, event: str, _arg: Any) -> Any:
-        if frame.f_code.co_filename != offload.__file__:
+        if frame.f_code.co_filename != blocking_pool.__file__:
             return None
         if event == "line":
             self.left -= 1
@@ -34,7 +34,7 @@ class At:
 
 @pytest.mark.parametrize("whose", ["who submits", "the lane"])
 def test_a_finaliser_submits_a_call(whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offload, "IDLE_SECONDS", 0.002)
+    monkeypatch.setattr(blocking_pool, "IDLE_SECONDS", 0.002)
     for line in range(1, 200):
         lane, inner = Lane("lane", 2), list[Future[int]]()
 

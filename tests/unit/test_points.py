@@ -18,15 +18,15 @@ import pytest
 from unit_helpers import GIL_BUILD, LONG, eventually, eventually_in_thread, in_plait, other_strand
 
 import plait
-from plait._rt import hogs
-from plait._rt import worker as worker_module
-from plait._rt.gap import Gaps
-from plait._rt.hogs import Hogs
-from plait._rt.monitor import Monitor
-from plait._rt.points import COMPUTED, KNOWN, Points, start_of
-from plait._rt.points import LONG as LONG_STEP
-from plait._rt.watch import Watch
-from plait._rt.worker import Worker
+from plait._rt.sched import compute_gate
+from plait._rt.sched import worker as worker_module
+from plait._rt.sched.blocking_sites import COMPUTED, KNOWN, Points, start_of
+from plait._rt.sched.blocking_sites import LONG as LONG_STEP
+from plait._rt.sched.compute_gate import Hogs
+from plait._rt.sched.worker import Worker
+from plait._rt.watch.gaps import Gaps
+from plait._rt.watch.monitor import Monitor
+from plait._rt.watch.turn_watch import Watch
 
 EPOLL_WAIT = 232
 
@@ -199,7 +199,7 @@ def compute(seconds: float) -> None:
 @needs_gil
 @in_plait(workers=1)
 async def test_those_that_are_known_to_compute_do_so_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hogs, "PATIENCE", LONG)
+    monkeypatch.setattr(compute_gate, "PATIENCE", LONG)
     inside = Count()
 
     async def computes() -> None:
@@ -216,7 +216,7 @@ async def test_those_that_are_known_to_compute_do_so_one_after_the_other(monkeyp
 @needs_gil
 @in_plait(workers=1)
 async def test_one_that_waits_for_another_that_computes_starts_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hogs, "PATIENCE", 0.05)
+    monkeypatch.setattr(compute_gate, "PATIENCE", 0.05)
     started: list[int] = []
 
     async def computes(number: int) -> None:
@@ -248,7 +248,7 @@ async def test_who_has_computed_leaves() -> None:
 @needs_gil
 @in_plait(workers=1)
 async def test_one_that_blocks_after_all_lets_the_next_one_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hogs, "PATIENCE", 1000.0)
+    monkeypatch.setattr(compute_gate, "PATIENCE", 1000.0)
     reader, writer = os.pipe()
     inside: list[int] = []
 
@@ -278,7 +278,7 @@ def test_patience_is_in_proportion_to_the_step() -> None:
     late = SimpleNamespace(running="another", batch=0)
     began = time.monotonic()
     line.wait(late, 0.001)  # type: ignore[arg-type]
-    assert time.monotonic() - began < hogs.PATIENCE
+    assert time.monotonic() - began < compute_gate.PATIENCE
     assert late.running == "another"
     assert line.includes(late)  # type: ignore[arg-type]
 

@@ -34,8 +34,8 @@ from unit_helpers import (
 
 import plait
 from plait import cli
-from plait._rt.strand import Strand
-from plait._rt.task import Task
+from plait._rt.strand.strand import Strand
+from plait._rt.task.task import Task
 from plait.ps import ask as asking
 from plait.ps import door
 from plait.ps.ask import NoAnswer, ask

@@ -8,8 +8,8 @@ import pytest
 from unit_helpers import in_plait
 
 import plait
-from plait._rt import worker as worker_module
-from plait._rt.here import here
+from plait._rt.ground.here import here
+from plait._rt.sched import worker as worker_module
 
 WORK = """
 import asyncio, gc, queue, sys, threading, weakref

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import plait
-from plait._rt.poller import selector_names
-from plait._rt.poller_selectors import ONESHOT, READ, WRITE, Bell, Selector
+from plait._rt.io.poller import selector_names
+from plait._rt.io.selectors_poller import ONESHOT, READ, WRITE, Bell, Selector
 
 TESTS = Path(__file__).resolve().parent.parent
 FORCED = [name for name in ("poll", "select") if name in selector_names()]

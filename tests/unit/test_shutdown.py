@@ -31,9 +31,9 @@ from unit_helpers import (
 
 import plait
 from plait._rt import pool as pool_module
-from plait._rt.here import here
-from plait._rt.monitor import Monitor
+from plait._rt.ground.here import here
 from plait._rt.pool import Pool
+from plait._rt.watch.monitor import Monitor
 
 Start = Callable[..., Program]
 
@@ -699,7 +699,7 @@ def test_a_forked_child_inherits_nothing_that_is_the_parents(program: Start) -> 
     """Neither locks that its threads held, nor what its monitor asked for, nor where its signals are written to."""
     code, out, err = program(FORK + """
 import gc
-from plait._rt import interval
+from plait._rt.ground import switch_interval
 from plait.diagnose import capture, garbage
 
 def check():
@@ -718,7 +718,7 @@ async def main():
     here = plait.current_strand()
     await plait.spawn(add(1, 2))
     sys.setswitchinterval(0.007)
-    interval.lower(here)
+    switch_interval.lower(here)
     capture.stack_of(here.vitals)
     threads = [threading.Thread(target=hold, args=(lock,)) for lock in (here.vitals.life, capture._lock)]
     for thread in threads:
@@ -729,7 +729,7 @@ async def main():
     for thread in threads:
         thread.join()
     assert await plait.to_thread(ended, pid) == 0
-    interval.put_back(here)
+    switch_interval.put_back(here)
     say("parent goes on")
 
 let_go = threading.Event()

@@ -13,8 +13,8 @@ import pytest
 from unit_helpers import LONG, eventually, everywhere, hear, in_plait, in_strand, value
 
 import plait
-from plait._rt.processor import FIRST, OTHERS_SECONDS, Processor
-from plait._rt.run_queue import BATCH
+from plait._rt.ground.run_queue import BATCH
+from plait._rt.sched.processor import FIRST, OTHERS_SECONDS, Processor
 
 
 @everywhere

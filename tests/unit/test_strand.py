@@ -33,7 +33,7 @@ from unit_helpers import (
 )
 
 import plait
-from plait._rt.pinned import PinnedStrand
+from plait._rt.strand.pinned import PinnedStrand
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 pinned_or_not = pytest.mark.parametrize("pinned", [False, True])

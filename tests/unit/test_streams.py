@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from unit_helpers import everywhere, in_plait, tls_contexts
 
-from plait._rt.streams import StreamReader
+from plait._rt.asyncio_face.streams import StreamReader
 
 LIMIT = 64
 Read = Callable[[asyncio.StreamReader], Any]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from unit_helpers import eventually, everywhere
 
-from plait._rt.timers import LONG, Timers
+from plait._rt.io.timers import LONG, Timers
 
 MILLION = 1_000_000
 

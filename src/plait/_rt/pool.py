@@ -6,7 +6,7 @@ alone can be started before that, to watch the main strand.
 Ownership
     `injector` (deque), `tasks` (dict), `spares` and `workers` (lists): any thread, by their atomic operations.
     `_starting` guards `start`, thread creation and `close`; nothing of the user's runs under it.
-    Scheduling order: publish work (append), then look for somebody to wake (idle.py).
+    Scheduling order: publish work (append), then look for somebody to wake (parking.py).
 """
 
 from __future__ import annotations
@@ -25,33 +25,34 @@ from dataclasses import dataclass
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from plait._rt import forks, interval
-from plait._rt.clock import Clock
-from plait._rt.handoff import HandOff
-from plait._rt.here import here
-from plait._rt.hogs import Hogs
-from plait._rt.idle import Idle
-from plait._rt.inherited import MadeByFactory
-from plait._rt.loop import logger
-from plait._rt.monitor import Monitor
-from plait._rt.offload import MORE_THREADS, Lane, Offload
-from plait._rt.points import Points
-from plait._rt.poller import SharedPoller
-from plait._rt.processor import Processor
-from plait._rt.run_queue import items_of
-from plait._rt.site import site_of
-from plait._rt.strand import IDLE, Strand
-from plait._rt.task import Task, check_coroutine, renew_lock, task_of
-from plait._rt.timers import Timers
-from plait._rt.worker import Worker
+from plait._rt.asyncio_face.inherited import MadeByFactory
+from plait._rt.asyncio_face.loop import logger
+from plait._rt.ground import forks, switch_interval
+from plait._rt.ground.clock import Clock
+from plait._rt.ground.here import here
+from plait._rt.ground.run_queue import items_of
+from plait._rt.ground.spawn_site import site_of
+from plait._rt.io.blocking_pool import MORE_THREADS, Lane, Offload
+from plait._rt.io.poller import SharedPoller
+from plait._rt.io.timers import Timers
+from plait._rt.sched.blocking_sites import Points
+from plait._rt.sched.compute_gate import Hogs
+from plait._rt.sched.handoff import HandOff
+from plait._rt.sched.parking import Idle
+from plait._rt.sched.processor import Processor
+from plait._rt.sched.worker import Worker
+from plait._rt.strand import belonging
+from plait._rt.strand.strand import IDLE, Strand
+from plait._rt.task.task import Task, check_coroutine, renew_lock, task_of
+from plait._rt.watch.monitor import Monitor
 from plait.stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from plait._rt.pinned import PinnedStrand, Seat
-    from plait._rt.thread_strand import ThreadStrand
-    from plait._rt.watch import Turn
+    from plait._rt.strand.pinned import PinnedStrand, Seat
+    from plait._rt.strand.thread_strand import ThreadStrand
+    from plait._rt.watch.turn_watch import Turn
 
 HELP_AT = 4  # queued strands for which a worker wakes another; fewer are its own, or the monitor's to notice
 HANDOFF_AFTER = 0.008  # seconds; `plait.run` documents it, ADR 9 says why so many
@@ -134,9 +135,7 @@ class Pool:
             self.check_open()
             if self.started:
                 return
-            from plait._rt.belonging import watch
-
-            watch()
+            belonging.watch()
             self._poller = SharedPoller(self.options.selector)
             self.processors = [Processor(self, number) for number in range(self.options.workers)]
             for processor in self.processors:
@@ -234,7 +233,7 @@ class Pool:
         if not self.started or self.closed:
             self.start()  # so that no post, which must not fail, has to
         if pinned:
-            from plait._rt.pinned import PinnedStrand
+            from plait._rt.strand.pinned import PinnedStrand
 
             return PinnedStrand.start(self, name)
         strand = self.bare_strand()
@@ -429,7 +428,7 @@ class Pool:
                 seat.thread.join(max(0.0, until - Clock.monotonic()))
         for thread in self._leaving:  # those too that went before we looked
             thread.join()
-        interval.put_back(self.monitor)  # who computed until now may have lowered it again
+        switch_interval.put_back(self.monitor)  # who computed until now may have lowered it again
         if self._offload is not None:
             self._offload.shutdown(wait=False)
         if self._poller is not None:
@@ -467,7 +466,7 @@ def _after_fork() -> None:
     """In the child: the threads of the pools are the parent's, and so may be the holders of locks."""
     here.worker = None
     renew_lock()
-    interval.after_fork()
+    switch_interval.after_fork()
     for pool in list(_with_threads):
         pool._starting = threading.RLock()
         pool._offload = None  # the next call makes one with threads of ours

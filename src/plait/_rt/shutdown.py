@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from plait._rt.clock import Clock
-from plait._rt.loop import logger
-from plait._rt.strand import Strand
-from plait._rt.task import Task, registered_tasks, unlisted_tasks
-from plait._rt.watch import Watch, follow
+from plait._rt.asyncio_face.loop import logger
+from plait._rt.ground.clock import Clock
+from plait._rt.strand.strand import Strand
+from plait._rt.task.task import Task, registered_tasks, unlisted_tasks
+from plait._rt.watch.turn_watch import Watch, follow
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plait._rt.places import is_plaits
+from plait._rt.ground.code_origin import is_plaits
 from plait.diagnose.capture import Frame
 
 _INSTALLED = re.compile(r".*/(?:site|dist)-packages/(.+)")

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
-from plait._rt import forks
-from plait._rt.clock import Clock
+from plait._rt.ground import forks
+from plait._rt.ground.clock import Clock
 from plait.diagnose.collector import held_off
 
 Call = tuple[CodeType, int]  # and the instruction that it is at

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from plait._rt import forks
+from plait._rt.ground import forks
 
 _holding = threading.Lock()
 _was_on = False  # when the one who holds it off began; that one's own

@@ -15,9 +15,9 @@ import threading
 from collections import deque
 from typing import Any
 
-from plait._rt import forks
-from plait._rt.clock import Clock
-from plait._rt.run_queue import items_of
+from plait._rt.ground import forks
+from plait._rt.ground.clock import Clock
+from plait._rt.ground.run_queue import items_of
 from plait.diagnose.capture import Call, calls_from
 
 _Span = tuple[int, float, float, list[Call]]  # a collection: its thread, when it began and ended, and in what

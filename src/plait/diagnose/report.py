@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plait._rt.clock import Clock
-from plait._rt.places import is_installed, is_librarys, is_plaits
-from plait._rt.run_queue import items_of
-from plait._rt.task import Task
-from plait._rt.watch import item_of
+from plait._rt.ground.clock import Clock
+from plait._rt.ground.code_origin import is_installed, is_librarys, is_plaits
+from plait._rt.ground.run_queue import items_of
+from plait._rt.task.task import Task
+from plait._rt.watch.turn_watch import item_of
 from plait.diagnose import garbage
 from plait.diagnose.advice import advise
 from plait.diagnose.capture import FREE_THREADED, Frame, calls_if_native, calls_of, frames_of, stack_of

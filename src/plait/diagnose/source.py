@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from plait._rt.clock import Clock
+from plait._rt.ground.clock import Clock
 from plait.diagnose.capture import Frame
 from plait.diagnose.collector import held_off, one_is_under_way
 

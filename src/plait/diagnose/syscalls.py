@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plait._rt.vitals import MACHINE
+from plait._rt.ground.thread_probe import MACHINE
 
 _X86_64 = {
     0: "read", 1: "write", 2: "open", 7: "poll", 17: "pread64", 18: "pwrite64", 19: "readv", 20: "writev", 23: "select",

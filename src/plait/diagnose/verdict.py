@@ -1,7 +1,7 @@
 """The verdict: why a step takes so long.
 
     gc         the garbage collector ran on its thread
-    gil        it called something that kept the GIL all the while, so that no other thread could run (gap.py)
+    gil        it called something that kept the GIL all the while, so that no other thread could run (gaps.py)
     cpu        it computes: half of the time or longer, or for longer than a step may take
     host       it was ready but the machine gave it no core
     blocked    its thread sleeps in a system call; `detail` names it
@@ -21,8 +21,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from plait._rt.places import is_librarys
-from plait._rt.vitals import FUTEX
+from plait._rt.ground.code_origin import is_librarys
+from plait._rt.ground.thread_probe import FUTEX
 from plait.diagnose import garbage
 from plait.diagnose.capture import FREE_THREADED, Frame, frame_of
 from plait.diagnose.syscalls import name_of

@@ -23,14 +23,14 @@ from collections.abc import Sequence
 from types import CodeType
 from typing import Any
 
-from plait._rt.awaiters import awaiter_of, set_of
-from plait._rt.clock import Clock
-from plait._rt.places import is_librarys, is_plaits
-from plait._rt.strand import IDLE, Strand
-from plait._rt.task import Join, Task, registered_tasks, task_of, unlisted_tasks
-from plait._rt.thread_strand import ThreadStrand
-from plait._rt.waiter import Waiter
-from plait._rt.worker import Worker
+from plait._rt.ground.clock import Clock
+from plait._rt.ground.code_origin import is_librarys, is_plaits
+from plait._rt.sched.worker import Worker
+from plait._rt.strand.strand import IDLE, Strand
+from plait._rt.strand.thread_strand import ThreadStrand
+from plait._rt.task.call_graph import awaiter_of, set_of
+from plait._rt.task.task import Join, Task, registered_tasks, task_of, unlisted_tasks
+from plait._rt.task.waiter import Waiter
 from plait.diagnose.capture import FREE_THREADED, Frame, stack_of
 from plait.diagnose.report import callback_name, inside
 

@@ -1,0 +1,476 @@
+"""Worker: an OS thread that runs strands while it holds a processor, and is a spare while it does not (Go's M).
+
+Ownership
+    `proc` is set by the monitor (hand-off) and by the pool (start), and read by the worker after every turn: when it is
+    not the one it serves, the worker gives back what it holds and becomes a spare.
+    `running` and `batch` are written by the worker at each turn, and read by the monitor: two looks that find the same pair
+    have perhaps met the same turn (the monitor posts its watch to the strand to be sure).
+    `bell` is a lock used as a binary semaphore: whoever took its release out of `parked`, or the worker out of `spares`, or
+    started it as an heir, releases it, once.
+    `vitals` has what others may ask of the thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from asyncio.events import _get_running_loop, _set_running_loop
+from contextvars import Context
+from operator import attrgetter
+from sys import getrefcount
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+from weakref import getweakrefcount
+
+from plait._rt.asyncio_face.asyncgens import hooks
+from plait._rt.ground.build import GIL_BUILD
+from plait._rt.ground.clock import Clock
+from plait._rt.ground.gil_yield import breathe
+from plait._rt.ground.here import here
+from plait._rt.ground.run_queue import BATCH
+from plait._rt.ground.thread_probe import Vitals
+from plait._rt.sched.blocking_sites import Point, point_of, start_of
+from plait._rt.sched.processor import BATCH_SECONDS
+from plait._rt.task.current_task import MARKS_STAY, current_tasks, forget, mark, unmark
+from plait._rt.task.task import RETURNED, LeftStrand, Task
+
+if TYPE_CHECKING:
+    from plait._rt.pool import Pool
+    from plait._rt.sched.processor import Processor
+    from plait._rt.strand.strand import Strand
+
+logger = logging.getLogger("plait")
+
+LOW_PRIORITY = 19  # the nice value of a thread that computes without a processor
+AFTER_A_FAULT = 0.010  # seconds before a worker goes on whose round failed: what failed may fail again at once
+SPARE_SECONDS = 10.0  # how long a thread without work is kept: starting and ending one is dear
+
+
+class _NotWaitedFor(threading.Event):
+    """In place of a thread's `_started`: `Thread.start` waits for that, which is most of what starting a thread takes (0.2 of
+    0.25 ms), and the monitor starts one a blocked task."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return True
+
+
+class _Seen:
+    """Stands for a count that nothing equals, and notes what it is compared with."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, seen: list[int]) -> None:
+        self._seen = seen
+
+    def __eq__(self, other: Any) -> bool:
+        self._seen.append(other)
+        return False
+
+
+async def _unknown() -> None:
+    """A task that doesn't come to know its strand."""
+
+
+async def _known(held: list[Any]) -> None:
+    """One that does, and has somebody else hold it."""
+    held.append(_get_running_loop())
+
+
+def _compiles() -> bool:
+    """Does the interpreter compile what runs often (since 3.14, an option)?"""
+    jit: Any = getattr(sys, "_jit", None)
+    return jit is not None and bool(jit.is_enabled())
+
+
+_own_refs: int | None = None
+
+
+class Worker:
+    """One thread of the pool."""
+
+    __slots__ = (
+        "batch",
+        "bell",
+        "ended",
+        "gave",
+        "item",
+        "left",
+        "overdue",
+        "own_refs",
+        "point",
+        "pool",
+        "proc",
+        "retired",
+        "running",
+        "sent",
+        "starting",
+        "steps",
+        "thread",
+        "timed",
+        "timed_since",
+        "unused",
+        "vitals",
+    )
+
+    def __init__(self, pool: Pool, number: int, proc: Processor | None) -> None:
+        self.pool = pool
+        self.proc = proc
+        self.running: Strand | None = None
+        self.starting: Task[Any] | None = None  # a task in its first step: the pool lists it when it outlives that
+        self.item: Any = None  # what it runs of the strand's queue; left as it is on the fast path (`task`)
+        self.point: Point | None = None  # where the task that it runs was resumed, if that was noted (blocking_sites.py)
+        self.timed_since = 0.0, 0.0  # when the step from a point with a score began, by the clock and by the thread's
+        self.timed = False  # are there timers or descriptors? Then it looks at the clock between turns
+        self.sent = False  # the strand that it runs sent something, perhaps to itself
+        self.overdue: list[Any] = []  # timers that were due when the strand that it runs set them, for the end of the turn
+        self.gave = 0  # how often it gave its processor away itself
+        self.retired = False  # not to be a spare any more
+        self.batch = 0
+        self.steps = 0
+        self.own_refs = 0
+        self.unused: Strand | None = None  # a strand for the next task that starts
+        self.left = LeftStrand(pool.main)
+        self.bell = threading.Lock()
+        if proc is None:
+            self.bell.acquire()  # else it has rung: there is a processor
+        self.vitals = Vitals()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._main, name=f"plait-worker-{number}", daemon=True)
+        self.thread._started = _NotWaitedFor()  # type: ignore[attr-defined]
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def _main(self) -> None:
+        here.worker = self
+        self.vitals.begin()
+        self.own_refs = self._own_refs()
+        sys.set_asyncgen_hooks(*hooks)
+        self.bell.acquire()  # an heir is no spare before it was rung for (H5)
+        try:
+            while not self.pool.stopping and (self.proc is not None or self._wait_for_processor()):
+                self._serve()
+        finally:
+            if self.unused is not None:
+                forget(self.unused)
+            self.vitals.end()
+            self.pool.worker_ended(self)
+            self.ended.set()
+
+    def _wait_for_processor(self) -> bool:
+        """Be a spare; False when it is time to go."""
+        pool = self.pool
+        if self.retired:
+            return False
+        pool.spares.append(self)
+        if pool.stopping or not self.bell.acquire(timeout=SPARE_SECONDS):
+            try:
+                pool.spares.remove(self)
+                return False
+            except ValueError:
+                self.bell.acquire()  # somebody took us meanwhile, and rings
+        return True
+
+    def _serve(self) -> None:
+        """Run strands until the processor is taken away or the pool stops."""
+        proc, pool = self.proc, self.pool
+        if proc is None:
+            return
+        full = True
+        while self.proc is proc and not pool.stopping:
+            self.batch += 1
+            if self.retired and pool.handoff.may_give(self) and pool.handoff.give(self):
+                break  # it was told so late, when it had its next processor
+            try:
+                full = self._round(proc, full)
+            except (KeyboardInterrupt, SystemExit) as stop:
+                self._forget_step()
+                pool.stop_main(stop)
+            except Exception:
+                self._forget_step()
+                if pool.closed:
+                    logger.warning("a step left behind at the end of the run could not end as usual", exc_info=True)
+                else:
+                    logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
+                Clock.sleep(AFTER_A_FAULT)
+        self._step_out()
+        if self.overdue:
+            self._post_overdue(None)
+        pool.hogs.leave(self)
+        # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
+        pool.idle.notify()
+
+    def _round(self, proc: Processor, full: bool) -> bool:
+        """Look what there is, and run a batch of it, or park; full is what the last batch returned. True after a full batch."""
+        pool = self.pool
+        if self.unused is not None and self.unused._ready:  # a finaliser of what its task returned has posted there
+            self._run_unused()
+        if self.overdue:
+            self._post_overdue(None)
+        self.timed = proc.look(full)
+        if proc.queue or proc.steal():
+            if full:
+                breathe(pool)
+            return self._run_batch(proc)
+        if self._linger():
+            return full
+        self._step_out()
+        pool.idle.park(self)
+        pool.monitor.wake()
+        return False
+
+    def _linger(self) -> bool:
+        """Look a little longer before parking: a park and a wake-up cost both sides a system call (Go's spinning Ms).
+
+        Pointless under a GIL, which the one who has work for us may be waiting for.
+        """
+        injector = self.pool.injector
+        return any(injector for _ in _LOOKS)
+
+    def _run_batch(self, proc: Processor) -> bool:
+        """Run a batch of turns; False if the queue ran empty or the processor is gone.
+
+        The hot path of the runtime: a strand of one task that only yields stays within this function, which looks at no
+        more than `_next` and `_ready` of it (strand.py, S3), and not whether the processor was taken away: a hand-off queues
+        LOOK_AGAIN in the strand that it met.
+        """
+        popleft, append, set_loop = proc.queue.popleft, proc.queue.append, _set_running_loop
+        marks_stay, now, turn = MARKS_STAY, Clock.monotonic, 0
+        timed = self.timed
+        until = now() + BATCH_SECONDS if timed else 0.0
+        for turn in _TURNS:
+            try:
+                strand: Any = popleft()
+            except IndexError:
+                self.steps += turn - 1
+                return False
+            step = strand._next
+            if step is not None:
+                self.running = strand
+                set_loop(strand)
+                if not marks_stay:
+                    mark(strand, strand._next_task)
+                try:
+                    yielded = step()
+                except BaseException as raised:
+                    task, strand._next, strand._next_task, step = strand._next_task, None, None, None
+                    self._after(strand, task._stopped, raised)
+                    task = None  # a traceback may know this frame: no cycle
+                else:
+                    if yielded is None:
+                        if not strand._ready:
+                            append(strand)
+                            if timed and now() >= until:
+                                break
+                            continue
+                        strand._next = None
+                        self._after(strand, strand._ready_again, strand._next_task)
+                    else:
+                        strand._next = None
+                        self._after(strand, strand._next_task._suspend, yielded)
+            elif type(strand) is Task:
+                self._start(strand)
+            else:
+                self.running = strand
+                set_loop(strand)
+                self._after(strand, strand._drain, self)
+            if self.proc is not proc:
+                return False
+            if timed:
+                if self.sent or now() >= until:
+                    break
+            elif self.timed:
+                timed, until = True, now() + BATCH_SECONDS
+        self.steps += turn
+        self.sent = False
+        return True
+
+    def _start(self, task: Task[Any]) -> None:
+        """Make the first step of a spawned task, in a strand that it gets now.
+
+        A task that is done in one step, whose strand nobody has come to know, leaves the strand for the next one to start
+        here: much of what a short task costs is making its strand.
+        """
+        strand, self.unused = self.unused or self.pool.bare_strand(), None
+        self.running, self.starting = strand, task
+        _set_running_loop(strand)
+        if MARKS_STAY:
+            current_tasks[strand] = strand._marked = task
+        else:
+            mark(strand, task)
+        task._strand = strand
+        if self.pool.points.suspects:
+            self.before_step(task)
+        try:
+            if task._cancel is None and task._coro.__class__ is CoroutineType:
+                yielded = task._context.run(_send, task._coro, None)
+            else:
+                yielded = task._first_step()
+        except StopIteration as stop:
+            if task._cancel is not None:
+                self._after(strand, task._stopped, stop)
+            else:
+                if MARKS_STAY:
+                    current_tasks[strand] = strand._marked = None  # (M2)
+                task._settle(RETURNED, stop.value)
+                task._strand = self.left  # type: ignore[assignment]
+                if getrefcount(strand) == self.own_refs and not (strand._ready or strand.__dict__ or getweakrefcount(strand)):
+                    self.unused = strand
+                else:
+                    forget(strand)
+                    self._end_turn(strand)
+        except BaseException as raised:
+            self._after(strand, task._stopped, raised)
+        else:
+            self.pool.tasks[task] = None
+            if yielded is None:
+                self._after(strand, strand._ready_again, task)
+            else:
+                self._after(strand, task._suspend, yielded)
+        self.starting = task = None  # type: ignore[assignment]  # a traceback may know this frame: no cycle
+        if self.point is not None:
+            self.after_step()
+
+    def _run_unused(self) -> None:
+        """(Not in `_round`, whose variable would be a reference to a strand that is to be found without one.)"""
+        strand, self.unused = self.unused, None
+        assert strand is not None
+        forget(strand)
+        self._end_turn(strand)
+
+    # Known points (blocking_sites.py)
+
+    def before_step(self, task: Task[Any]) -> None:
+        """If task is a suspect, note where it is resumed; at a known point give the processor away first.
+
+        Whatever goes wrong here, the step is made.
+        """
+        try:
+            self._expect_step(task)
+        except Exception:
+            self.point, self.timed_since = None, (0.0, 0.0)
+            logger.exception("the place where %r is resumed can't be told; it is resumed all the same", task)
+
+    def _expect_step(self, task: Task[Any]) -> None:
+        coro = task._coro
+        pool = self.pool
+        if coro.__class__ is not CoroutineType or coro.cr_code not in pool.points.suspects:
+            return
+        self.point = point = start_of(coro.cr_code) if task is self.starting else point_of(coro)
+        if not pool.points.has_score(point):
+            return
+        proc = self.proc if pool.points.is_known(point) else None  # read once: the monitor may take it at any moment
+        if proc is not None and pool.monitor.something_waits(proc) and pool.handoff.give(self):
+            self.gave += 1
+            if pool.points.computes(point):
+                if GIL_BUILD():
+                    pool.monitor.crowded()
+                    pool.hogs.wait(self, pool.points.last(point))
+                else:
+                    self.yield_cores()
+        self.timed_since = Clock.monotonic(), time.thread_time()
+
+    def yield_cores(self) -> None:
+        """The step computes without a processor: let threads that have one go first, on a build where it doesn't keep them
+        waiting for the GIL. Any thread calls it. A nice value that was raised can't be lowered again without privilege, so the
+        thread ends with its step."""
+        self.retired = True
+        self.vitals.lower_priority(LOW_PRIORITY)
+
+    def after_step(self) -> None:
+        """The step of a suspect is over."""
+        point, self.point = self.point, None
+        since, clock = self.timed_since
+        if since and point is not None:
+            self.pool.points.took(point, Clock.monotonic() - since, time.thread_time() - clock)
+            self.timed_since = 0.0, 0.0
+
+    def _forget_step(self) -> None:
+        self.starting, self.point, self.timed_since = None, None, (0.0, 0.0)
+
+    def _own_refs(self) -> int:
+        """How many references `_start` finds to a strand that only the worker knows; -1 if that can't be told for sure.
+
+        It is asked of `_start` itself, with tasks of ours, once a process: it differs between interpreters, and functions.
+        Tracers and profilers may add references while they look, so none does; one that comes later makes strands look known,
+        which is safe. A compiler may leave out references that an interpreted frame has, which is not.
+        """
+        global _own_refs
+        if _own_refs is None:
+            tracer, profiler = sys.gettrace(), sys.getprofile()
+            sys.settrace(None)
+            sys.setprofile(None)
+            try:
+                _own_refs = -1 if _compiles() else self._count_own_refs()
+            finally:
+                sys.setprofile(profiler)
+                sys.settrace(tracer)
+        return _own_refs
+
+    def _count_own_refs(self) -> int:
+        seen: list[int] = []
+        held: list[Any] = []
+        self.own_refs = _Seen(seen)  # type: ignore[assignment]
+        for coro in (_unknown(), _known(held)):
+            self._start(Task(coro, None, None, Context()))
+        self.own_refs = seen[0]
+        told = [self._keeps(coro) for coro in (_unknown(), _known(held), _unknown())]
+        self._step_out()
+        return self.own_refs if seen[1] == seen[0] + 1 and told == [True, False, True] else -1
+
+    def _keeps(self, coro: Any) -> bool:
+        """Is the strand of such a task kept for the next one?"""
+        self._start(Task(coro, None, None, Context()))
+        strand, self.unused = self.unused, None
+        if strand is not None:
+            forget(strand)
+        return strand is not None
+
+    def _after(self, strand: Strand, action: Any, *args: Any) -> None:
+        """Do the rest of a turn and end it, whatever happens."""
+        try:
+            action(*args)
+        finally:
+            self._end_turn(strand)
+
+    def _end_turn(self, strand: Strand) -> None:
+        if self.overdue:
+            self._post_overdue(strand)
+        if not strand._end_turn():
+            self.sent = False  # it waits: what it sent finds others
+        else:
+            proc = self.proc
+            if proc is not None:
+                proc.queue.append(strand)
+            else:  # handed off meanwhile
+                self.pool.inject(strand)
+
+    def _post_overdue(self, strand: Strand | None) -> None:
+        """They come behind what the turn of strand made ready, the earliest first, as in an iteration of asyncio's. What a
+        finaliser has set between two turns is perhaps another strand's."""
+        self.pool.fire_timers()  # those of the same time that were set before are older
+        overdue, self.overdue = self.overdue, []
+        overdue.sort(key=attrgetter("_when"))
+        for timer in overdue:
+            if timer._loop is strand:
+                strand._ready.append(timer)  # type: ignore[union-attr]
+            else:
+                timer._loop._post(timer)
+
+    def _step_out(self) -> None:
+        strand = self.running
+        if MARKS_STAY and self.pool.closed and strand is not None:
+            unmark(strand)  # nobody will, of a step that was left behind
+        self.running = self.item = None
+        if not MARKS_STAY:
+            loop: Any = _get_running_loop()
+            if loop is not None:
+                unmark(loop)
+        _set_running_loop(None)
+
+
+_TURNS = range(1, BATCH + 1)
+_LOOKS = range(0 if getattr(sys, "_is_gil_enabled", lambda: True)() else 300)
+_send: Any = CoroutineType.send

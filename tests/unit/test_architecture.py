@@ -44,7 +44,7 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def loads(node: ast.AST, late: bool = False) -> Iterator[tuple[str, bool]]:
-    """The modules of plait that node's code imports, but not for types only; and whether it is a function that does, once called."""
+    """The modules of plait that node's code imports, but not for types only; and whether a function does it, when called."""
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         node = ast.Module(node.orelse, [])
     yield from ((name, late) for name in named_by(node))

@@ -32,13 +32,13 @@ from plait._rt.ground.clock import Clock
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import items_of
 from plait._rt.ground.spawn_site import site_of
-from plait._rt.io.blocking_pool import MORE_THREADS, Lane, Offload
+from plait._rt.io.blocking_pool import MORE_THREADS, BlockingPool, Lane
 from plait._rt.io.poller import SharedPoller
 from plait._rt.io.timers import Timers
-from plait._rt.sched.blocking_sites import Points
-from plait._rt.sched.compute_gate import Hogs
+from plait._rt.sched.blocking_sites import BlockingSites
+from plait._rt.sched.compute_gate import ComputeGate
 from plait._rt.sched.handoff import HandOff
-from plait._rt.sched.parking import Idle
+from plait._rt.sched.parking import Parking
 from plait._rt.sched.processor import Processor
 from plait._rt.sched.worker import Worker
 from plait._rt.strand import belonging
@@ -89,7 +89,7 @@ class Pool:
         self.injector: deque[Strand | Task[Any]] = deque()
         self.tasks: dict[Task[Any], None] = {}  # strongly, those that outlived their first step; half the size of a set
         self.timers = Timers()
-        self.idle = Idle(self)
+        self.idle = Parking(self)
         self.processors: list[Processor] = []
         self.workers: list[Worker] = []
         self._leaving: list[threading.Thread] = []  # of workers that have ended, while they still are
@@ -97,8 +97,8 @@ class Pool:
         self.seats: list[Seat] = []  # the threads of pinned strands
         self.monitor = Monitor(self, report)
         self.handoff = HandOff(self)
-        self.points = Points()
-        self.hogs = Hogs()
+        self.points = BlockingSites()
+        self.hogs = ComputeGate()
         self.started = self.watched = self.stopping = self.closed = self.orphaned = False
         self.polls = 0
         self._ended_steps = self._ended_gave = 0
@@ -106,7 +106,7 @@ class Pool:
         self._stopped_by: BaseException | None = None
         self._starting = threading.RLock()
         self._poller: SharedPoller | None = None
-        self._offload: Offload | None = None
+        self._offload: BlockingPool | None = None
 
     # Made when needed
 
@@ -119,14 +119,14 @@ class Pool:
         return self._poller
 
     @property
-    def offload(self) -> Offload:
+    def offload(self) -> BlockingPool:
         """The threads for blocking calls."""
         if self._offload is None:
             with self._starting:
                 self.check_open()
                 if self._offload is None:
                     _note(self)
-                    self._offload = Offload()
+                    self._offload = BlockingPool()
         return self._offload
 
     def start(self) -> None:

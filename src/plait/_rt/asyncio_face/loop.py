@@ -52,7 +52,7 @@ _WAKEUP = Task._wakeup
 _reported: set[Any] = set()
 
 EXACT = 2**53  # an int up to it is a float without loss
-CROWDED = 10_000  # so many items wait in a strand's queue that a thread which posts more takes a breath each time
+CROWDED = 10_000  # so many items wait in a strand's queue that a thread which posts more yields the GIL each time
 
 
 class AsyncioFace(_EventLoop):  # type: ignore[misc]

@@ -1,11 +1,11 @@
-"""Breath: on a GIL build a busy thread lets another one in now and then.
+"""GIL yield: on a GIL build a busy thread lets another one in now and then.
 
 A thread that waits for the GIL asks the holder to let go when it has waited a switch interval (5 ms), but each time the GIL
 is free for a moment it begins to wait anew. A loop that polls between its steps frees the GIL at each poll, for a
 microsecond, and takes it back before anybody is awake: other threads wait 0.1 to 1 s behind it (asyncio's loop does the same).
 
 So who runs from poll to poll sleeps a microsecond (60, with the kernel's timer slack) every millisecond, if there is
-another thread that is not at rest. And a worker does so at its next step when it has woken the main strand (`BREATH`).
+another thread that is not at rest. And a worker does so at its next step when it has woken the main strand (`GIL_YIELD`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from plait._rt.pool import Pool
 
-APART = 0.001  # seconds from one breath to the next
+APART = 0.001  # seconds from one yield to the next
 PAUSE = 1e-6
 REST = 50e-6  # what was waited for longer than this was rest enough
 
-_last = 0.0  # when the GIL was free last; threads that write it at once lose nothing but a breath
+_last = 0.0  # when the GIL was free last; threads that write it at once lose nothing but a yield
 
 
-def breathe(pool: Pool) -> None:
+def yield_gil(pool: Pool) -> None:
     """Let another thread in, if it is time, and if there may be one that waits."""
     global _last
     now = Clock.monotonic()
@@ -48,10 +48,10 @@ def polled(pool: Pool, since: float) -> None:
     if now - since > REST:
         _last = now
     else:
-        breathe(pool)
+        yield_gil(pool)
 
 
-class _Breath(Errand):
+class _GilYield(Errand):
     """The worker that runs it lets go of the GIL, for a main strand was woken and waits for it.
 
     One that comes right after another goes to the end of the queue, so that a main strand that is woken again and again costs
@@ -72,4 +72,4 @@ class _Breath(Errand):
         _last = Clock.monotonic()
 
 
-BREATH: Any = _Breath()
+GIL_YIELD: Any = _GilYield()

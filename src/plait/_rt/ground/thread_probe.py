@@ -1,4 +1,4 @@
-"""Vitals: what other threads may ask of a thread while it lives.
+"""Thread probe: what other threads may ask of a thread while it lives.
 
 K1  Signals to the thread, and questions about it, are made under `life`, and its exit takes `life`: asking a finished
     thread crashes the interpreter. The clock id is saved by the thread itself; asked of a finished thread it answers
@@ -22,7 +22,7 @@ FUTEX = 202 if MACHINE == "x86_64" else 98
 _clock_of = getattr(time, "pthread_getcpuclockid", None)
 
 
-class Vitals:
+class ThreadProbe:
     """One thread, seen from others."""
 
     __slots__ = ("_clock", "_files", "alive", "begun", "ident", "life", "noted", "noted_schedule", "tid")

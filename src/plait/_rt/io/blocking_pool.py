@@ -1,4 +1,4 @@
-"""Offload: the threads for calls that block, shared by all strands of a runtime.
+"""Blocking pool: the threads for calls that block, shared by all strands of a runtime.
 
 One elastic pool: a call takes an idle thread or starts one, up to `most`; threads that stay idle end. It has the part of
 `concurrent.futures.Executor` that asyncio asks of a default executor. `lookups` is a lane of its own, so that name
@@ -181,7 +181,7 @@ class Lane(Executor):
                 thread.join()
 
 
-class Offload(Lane):
+class BlockingPool(Lane):
     """The default executor of every strand."""
 
     def __init__(self, most: int = 256) -> None:

@@ -1,4 +1,4 @@
-"""Points: places that are known to block, so that the processor can be given away before they do it again.
+"""Blocking sites: places that are known to block, so that the processor can be given away before they do it again.
 
 A point is a suspension point: where a coroutine was when it was resumed for a step that then blocked, or computed for long. It
 is named by the innermost frame of the user's on the coroutine's stack, its code and instruction: a library's would flag
@@ -38,7 +38,7 @@ Point = tuple[CodeType, int]
 _is_users: dict[CodeType, bool] = {}
 
 
-class Points:
+class BlockingSites:
     """What one pool knows."""
 
     __slots__ = ("_computing", "_scores", "suspects")

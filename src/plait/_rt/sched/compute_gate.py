@@ -1,4 +1,4 @@
-"""Hogs: on a GIL build those that compute without a processor do so one after the other, where plait knows of them before.
+"""Compute gate: on a GIL build those known to compute do so without a processor, one after the other.
 
 Side by side they would be done no sooner, and each of them wants the GIL every switch interval: behind four, who has a hundred
 short steps to make gets a fifth of the time, behind one a half; and each switch costs both sides. So a step from a point that
@@ -24,8 +24,8 @@ TIMES = 10  # so many times its own length
 PATIENCE = 2.0  # seconds
 
 
-class Hogs:
-    """The hogs of one pool; any thread."""
+class ComputeGate:
+    """One pool's; any thread."""
 
     __slots__ = ("_changed", "_computing")
 

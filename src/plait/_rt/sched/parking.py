@@ -1,4 +1,4 @@
-"""Idle: where workers park, and how they are woken.
+"""Parking: where workers park, and how they are woken.
 
 One parked worker at a time sits at the poller (the holder of `_seat`) and sleeps there; the others sleep on their own
 bell. Nobody runs or wakes anybody under a lock; there is none: the atomic steps are `list.append`, `pop` and `remove`.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _AWAKE = -math.inf
 
 
-class Idle:
+class Parking:
     """The parked workers of a pool."""
 
     __slots__ = ("_pool", "_seat", "parked", "sleeps_until")

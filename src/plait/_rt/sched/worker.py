@@ -27,10 +27,10 @@ from weakref import getweakrefcount
 from plait._rt.asyncio_face.asyncgens import hooks
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
-from plait._rt.ground.gil_yield import breathe
+from plait._rt.ground.gil_yield import yield_gil
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import BATCH
-from plait._rt.ground.thread_probe import Vitals
+from plait._rt.ground.thread_probe import ThreadProbe
 from plait._rt.sched.blocking_sites import Point, point_of, start_of
 from plait._rt.sched.processor import BATCH_SECONDS
 from plait._rt.task.current_task import MARKS_STAY, current_tasks, forget, mark, unmark
@@ -135,7 +135,7 @@ class Worker:
         self.bell = threading.Lock()
         if proc is None:
             self.bell.acquire()  # else it has rung: there is a processor
-        self.vitals = Vitals()
+        self.vitals = ThreadProbe()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._main, name=f"plait-worker-{number}", daemon=True)
         self.thread._started = _NotWaitedFor()  # type: ignore[attr-defined]
@@ -212,7 +212,7 @@ class Worker:
         self.timed = proc.look(full)
         if proc.queue or proc.steal():
             if full:
-                breathe(pool)
+                yield_gil(pool)
             return self._run_batch(proc)
         if self._linger():
             return full

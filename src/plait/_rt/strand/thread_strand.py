@@ -27,10 +27,10 @@ from plait._rt.asyncio_face.loop import AsyncioFace, _EventLoop, note_slow, run_
 from plait._rt.asyncio_face.selector_face import SelectorFace, events_of
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
-from plait._rt.ground.gil_yield import BREATH, breathe, polled
+from plait._rt.ground.gil_yield import GIL_YIELD, polled, yield_gil
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import BATCH, items_of
-from plait._rt.ground.thread_probe import Vitals
+from plait._rt.ground.thread_probe import ThreadProbe
 from plait._rt.io import wakeup
 from plait._rt.io.poller import READ, WRITE, Poller
 from plait._rt.io.timers import Timers
@@ -73,7 +73,7 @@ class ThreadStrand(Strand):
         self._due = math.inf  # no timer is due before that; who adds one from another thread may be heard by the next look only
         self._selector_face: Any = None  # made when somebody asks for `_selector`
         self._running: Any = None  # what the monitor reads: the item that runs
-        self.vitals = Vitals()
+        self.vitals = ThreadProbe()
         self._stop_with: BaseException | None = None
         if name is not None:
             self.__dict__["_name"] = name
@@ -188,7 +188,7 @@ class ThreadStrand(Strand):
         ready, timers = self._ready, self._timers
         self._running = None
         if ready or self._stopping:
-            breathe(self._pool)
+            yield_gil(self._pool)
             if self._poller._handles or self._selector_face is not None:
                 ready.extend(self._poll(0.0))
         else:
@@ -332,7 +332,7 @@ class ThreadStrand(Strand):
         worker = here.worker
         processor = None if worker is None else worker.proc
         if processor is not None and processor.queue and GIL_BUILD():
-            BREATH.queue(processor.queue)
+            GIL_YIELD.queue(processor.queue)
 
     def _write_to_self(self) -> None:  # asyncio's signal handling calls it
         self._ring()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
-from plait._rt.ground.thread_probe import FUTEX, Vitals
+from plait._rt.ground.thread_probe import FUTEX, ThreadProbe
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
@@ -54,7 +54,7 @@ class Gaps:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._vitals = Vitals()
+        self._vitals = ThreadProbe()
         self._looks = self._process_ns = 0
         self._stale = 0  # looks since the schedules were noted
 
@@ -93,7 +93,7 @@ class Gaps:
             each.vitals.noted = each.vitals.cpu_ns()
         return self._note_schedules(each.vitals for each in everybody)
 
-    def _note_schedules(self, others: Iterable[Vitals]) -> float:
+    def _note_schedules(self, others: Iterable[ThreadProbe]) -> float:
         for vitals in (self._vitals, *others):
             before = Clock.monotonic()
             vitals.noted_schedule = vitals.schedule()

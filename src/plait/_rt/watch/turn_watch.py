@@ -19,7 +19,7 @@ from plait._rt.sched.worker import Worker
 if TYPE_CHECKING:
     from types import CodeType
 
-    from plait._rt.ground.thread_probe import Vitals
+    from plait._rt.ground.thread_probe import ThreadProbe
     from plait._rt.pool import Pool
     from plait._rt.sched.blocking_sites import Point
     from plait._rt.strand.strand import Strand
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     # Whose turn it is; what runs, a worker's strand or the id of another thread's item; a number that most turns change; and on
     # which thread
-    Turn = tuple[Strand, Any, int, Vitals]
+    Turn = tuple[Strand, Any, int, ThreadProbe]
 
 TICK = 0.001
 

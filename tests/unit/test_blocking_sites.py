@@ -20,9 +20,9 @@ from unit_helpers import GIL_BUILD, LONG, eventually, eventually_in_thread, in_p
 import plait
 from plait._rt.sched import compute_gate
 from plait._rt.sched import worker as worker_module
-from plait._rt.sched.blocking_sites import COMPUTED, KNOWN, Points, start_of
+from plait._rt.sched.blocking_sites import COMPUTED, KNOWN, BlockingSites, start_of
 from plait._rt.sched.blocking_sites import LONG as LONG_STEP
-from plait._rt.sched.compute_gate import Hogs
+from plait._rt.sched.compute_gate import ComputeGate
 from plait._rt.sched.worker import Worker
 from plait._rt.watch.gaps import Gaps
 from plait._rt.watch.monitor import Monitor
@@ -47,7 +47,7 @@ def teach(function: Any, computes: bool) -> None:
 
 
 def test_one_sighting_teaches_nothing_and_two_do() -> None:
-    points, point = Points(), start_of(teach.__code__)
+    points, point = BlockingSites(), start_of(teach.__code__)
     points.caught(teach.__code__, None, False)
     assert teach.__code__ in points.suspects
     points.caught(teach.__code__, point, False)
@@ -60,7 +60,7 @@ def test_one_sighting_teaches_nothing_and_two_do() -> None:
 @pytest.mark.parametrize("computes", [False, True])
 def test_a_short_step_is_forgiven(computes: bool) -> None:
     """Of one that computes the time on a core counts: it may have waited for the GIL long enough."""
-    points, point = Points(), start_of(teach.__code__)
+    points, point = BlockingSites(), start_of(teach.__code__)
     for _ in range(2):
         points.caught(teach.__code__, point, computes)
     points.took(point, LONG_STEP, COMPUTED)
@@ -73,7 +73,7 @@ def test_a_short_step_is_forgiven(computes: bool) -> None:
 @pytest.mark.parametrize("computes", [False, True])
 def test_a_place_where_most_steps_are_short_is_never_known(computes: bool) -> None:
     """A handler of requests, every third of which is heavy: it was known after each, and the next ones waited behind it."""
-    points, point = Points(), start_of(teach.__code__)
+    points, point = BlockingSites(), start_of(teach.__code__)
     for number in range(100):
         if number % 3 == 0:
             points.caught(teach.__code__, point, computes)
@@ -170,7 +170,7 @@ async def test_one_whose_processor_is_taken_in_that_moment_makes_its_step_all_th
     await task
 
 
-# Hogs
+# The compute gate
 
 
 class Count:
@@ -268,12 +268,12 @@ async def test_one_that_blocks_after_all_lets_the_next_one_compute(monkeypatch: 
 
 
 def test_patience_is_in_proportion_to_the_step() -> None:
-    points, point = Points(), start_of(teach.__code__)
+    points, point = BlockingSites(), start_of(teach.__code__)
     points.caught(teach.__code__, point, True)
     assert points.last(point) == math.inf
     points.took(point, 1.0, 0.02)
     assert points.last(point) == 0.02
-    line = Hogs()
+    line = ComputeGate()
     line.caught(SimpleNamespace(running="a strand", proc=None))  # type: ignore[arg-type]
     late = SimpleNamespace(running="another", batch=0)
     began = time.monotonic()
@@ -286,7 +286,7 @@ def test_patience_is_in_proportion_to_the_step() -> None:
 @pytest.mark.parametrize("running, proc", [(None, None), ("a strand", "a processor")])
 def test_one_that_was_caught_late_is_not_waited_for(running: Any, proc: Any) -> None:
     """Its step ended just before, so nobody else would take it out (G2)."""
-    line, worker = Hogs(), SimpleNamespace(running=running, proc=proc)
+    line, worker = ComputeGate(), SimpleNamespace(running=running, proc=proc)
     line.caught(worker)  # type: ignore[arg-type]
     assert not line.includes(worker)  # type: ignore[arg-type]
     line.leave(worker)  # type: ignore[arg-type]
@@ -294,7 +294,7 @@ def test_one_that_was_caught_late_is_not_waited_for(running: Any, proc: Any) -> 
 
 
 def test_all_that_were_caught_are_waited_for() -> None:
-    line = Hogs()
+    line = ComputeGate()
     caught: list[Any] = [SimpleNamespace(running="a strand", proc=None) for _ in range(2)]
     known: list[Any] = [SimpleNamespace(running="a strand", batch=0) for _ in range(2)]
     went: queue.Queue[Any] = queue.Queue()

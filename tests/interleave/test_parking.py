@@ -17,7 +17,7 @@ PARKING = (SCHEDULING, ("_rt/sched/parking.py",), ("_rt/sched/parking.py", "_rt/
 
 
 def _parked_once(r: Any) -> None:
-    parked = r.pool.idle.parked
+    parked = r.pool.parking.parked
     assert len(set(parked)) == len(parked), "I1: a worker is in `parked` twice"
 
 
@@ -51,7 +51,7 @@ def test_park_against_notify(workers: int) -> None:
             r.run()
             r.expect(len(log) == 9, f"ran {log}")
             r.check_quiet(*strands)
-            parked = r.pool.idle.parked
+            parked = r.pool.parking.parked
             r.expect(len(parked) == workers, f"parked at the end: {len(parked)} of {workers}")
 
 
@@ -65,7 +65,7 @@ def test_stopping_wakes_everybody() -> None:
 
             def stop(r: Any = r) -> None:
                 r.pool.stopping = True
-                r.pool.idle.notify_all()
+                r.pool.parking.notify_all()
 
             r.actor("stopper", stop)
             for actor in r.schedule.actors:
@@ -209,8 +209,8 @@ def test_timer_for_sleepers() -> None:
                     strand._add_timer(Timer(r, strand, when, log))
                     if number < 2:
                         r.schedule.wait(lambda: False, 3.0)
-                        r.pool.idle.notify()
-                        r.pool.idle.notify()
+                        r.pool.parking.notify()
+                        r.pool.parking.notify()
 
             r.actor("adder", add)
             r.run()
@@ -240,13 +240,13 @@ def test_one_wake_for_each_pop() -> None:
     """
     for seed in seeds(600):
         with rig(seed, ("_rt/sched/parking.py",), 2) as r:
-            idle = r.pool.idle
+            parking = r.pool.parking
             r.schedule.always = lambda r=r: _parked_once(r)  # type: ignore[misc]
 
-            def wake(idle: Any = idle, r: Any = r) -> None:
+            def wake(parking: Any = parking, r: Any = r) -> None:
                 for _ in range(2):
-                    r.schedule.wait(lambda: idle.parked, 1.0)
-                    idle.notify()
+                    r.schedule.wait(lambda: parking.parked, 1.0)
+                    parking.notify()
 
             def event(r: Any = r) -> None:
                 for _ in range(6):
@@ -257,5 +257,5 @@ def test_one_wake_for_each_pop() -> None:
                 r.actor(f"waker{name}", wake)
             r.actor("events", event)
             r.run()
-            r.expect(len(idle.parked) == 2, f"parked {len(idle.parked)} of 2")
+            r.expect(len(parking.parked) == 2, f"parked {len(parking.parked)} of 2")
             r.expect(all(w.bell.locked() for w in r.workers), "a bell rings for nobody")

@@ -144,7 +144,7 @@ async def test_what_is_due_when_it_is_set_comes_behind_what_is_ready() -> None:
 @in_plait(workers=2)
 async def test_a_timer_is_heard_while_the_step_that_follows_blocks() -> None:
     """It was found when that step had ended: a worker that holds a processor told nobody of a timer that it set."""
-    idle, woken, left = plait.current_strand()._pool.idle, threading.Event(), []
+    parking, woken, left = plait.current_strand()._pool.parking, threading.Event(), []
 
     async def sleeper() -> None:
         await plait.sleep(0.001)
@@ -154,7 +154,7 @@ async def test_a_timer_is_heard_while_the_step_that_follows_blocks() -> None:
         for _ in range(8):
             plait.spawn(plait.sleep(0))  # wakes the other worker, which then settles at the poller, for ever
         until = time.monotonic() + LONG
-        while idle.sleeps_until != math.inf and time.monotonic() < until:
+        while parking.sleeps_until != math.inf and time.monotonic() < until:
             await plait.checkpoint()
         task = plait.spawn(sleeper())
         await plait.checkpoint()

@@ -481,7 +481,7 @@ def test_threads_that_leave_early_are_waited_for_too(monkeypatch: pytest.MonkeyP
         time.sleep(0.05)  # still a thread
 
     def after_a_worker(monitor: Monitor) -> None:
-        monitor._pool.idle.notify_all()
+        monitor._pool.parking.notify_all()
         assert ended.wait(LONG)
         stop(monitor)
 

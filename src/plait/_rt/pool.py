@@ -89,7 +89,7 @@ class Pool:
         self.injector: deque[Strand | Task[Any]] = deque()
         self.tasks: dict[Task[Any], None] = {}  # strongly, those that outlived their first step; half the size of a set
         self.timers = Timers()
-        self.idle = Parking(self)
+        self.parking = Parking(self)
         self.processors: list[Processor] = []
         self.workers: list[Worker] = []
         self._leaving: list[threading.Thread] = []  # of workers that have ended, while they still are
@@ -317,16 +317,16 @@ class Pool:
                     queue.appendleft(strand)
                 else:
                     queue.append(strand)
-                if self.idle.parked and (len(queue) > HELP_AT or worker.proc is not processor):  # (H3)
-                    self.idle.notify()
+                if self.parking.parked and (len(queue) > HELP_AT or worker.proc is not processor):  # (H3)
+                    self.parking.notify()
                 return
         self.inject(strand)
 
     def inject(self, strand: Strand | Task[Any]) -> None:
         """Queue strand for whichever worker comes first."""
         self.injector.append(strand)
-        if self.idle.parked:
-            self.idle.notify()
+        if self.parking.parked:
+            self.parking.notify()
 
     def has_work(self) -> bool:
         """Is there something for a worker that is about to park?"""
@@ -336,7 +336,7 @@ class Pool:
 
     def is_quiet(self) -> bool:
         """Has nobody anything to do? Workers that are stuck in a step without a processor don't count."""
-        return len(self.idle.parked) >= len(self.processors) and not self.has_work()
+        return len(self.parking.parked) >= len(self.processors) and not self.has_work()
 
     def queued(self) -> int:
         """How many strands wait for a worker."""
@@ -348,7 +348,7 @@ class Pool:
 
     def resting(self) -> int:
         """How many of our threads wait for something other than the GIL."""
-        count = len(self.idle.parked) + len(self.spares) + int(self.monitor.started)
+        count = len(self.parking.parked) + len(self.spares) + int(self.monitor.started)
         count += sum(strand._parked for strand in (self.main, *self.pinned))
         count += int(self.door is not None and self.door.is_open())
         return count if self._offload is None else count + self._offload.idle()
@@ -438,7 +438,7 @@ class Pool:
     def _dismiss(self, worker: Worker, until: float) -> None:
         """Have worker end, and wait for it until then."""
         while True:
-            self.idle.notify_all()
+            self.parking.notify_all()
             for spare in list(self.spares):
                 self.ring_spare(spare)
             if worker.ended.wait(0.005) or Clock.monotonic() >= until:

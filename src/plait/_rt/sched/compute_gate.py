@@ -1,4 +1,4 @@
-"""Compute gate: on a GIL build those known to compute do so without a processor, one after the other.
+"""Compute gate: on a GIL build those that are known to compute do so one after the other, without a processor.
 
 Side by side they would be done no sooner, and each of them wants the GIL every switch interval: behind four, who has a hundred
 short steps to make gets a fifth of the time, behind one a half; and each switch costs both sides. So a step from a point that

@@ -76,9 +76,9 @@ class Processor:
         if watched:
             timed = True
             if glance:
-                pool.idle.glance()
-        if pool.idle.parked and (len(self.queue) > 1 or pool.injector):
-            pool.idle.notify()
+                pool.parking.glance()
+        if pool.parking.parked and (len(self.queue) > 1 or pool.injector):
+            pool.parking.notify()
         return timed
 
     def _fire_timers(self) -> None:

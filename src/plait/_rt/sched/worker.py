@@ -200,7 +200,7 @@ class Worker:
             self._post_overdue(None)
         pool.hogs.leave(self)
         # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
-        pool.idle.notify()
+        pool.parking.notify()
 
     def _round(self, proc: Processor, full: bool) -> bool:
         """Look what there is, and run a batch of it, or park; full is what the last batch returned. True after a full batch."""
@@ -217,7 +217,7 @@ class Worker:
         if self._linger():
             return full
         self._step_out()
-        pool.idle.park(self)
+        pool.parking.park(self)
         pool.monitor.wake()
         return False
 

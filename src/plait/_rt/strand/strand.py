@@ -351,7 +351,7 @@ class Strand(AsyncioFace):
         pool = self._pool
         self._go_by_time()
         pool.timers.add(timer)
-        if timer._when < pool.idle.sleeps_until:  # (a worker, too, tells: its next step may block)
+        if timer._when < pool.parking.sleeps_until:  # (a worker, too, tells: its next step may block)
             pool.poller.wake()
 
     @property

@@ -218,7 +218,7 @@ class Monitor:
         pool = self._pool
         if any(strand.is_running() and not strand._parked for strand in (pool.main, *pool.pinned)):
             return True
-        if len(pool.idle.parked) < len(pool.processors) or any(True for _ in pool.turns()):
+        if len(pool.parking.parked) < len(pool.processors) or any(True for _ in pool.turns()):
             return True
         return bool(pool.injector) or any(lane.waiting() for lane in pool.lanes())
 
@@ -394,14 +394,14 @@ class Monitor:
         """Is there something to do for whoever gets processor? (If there is a parked worker for it, that one is woken.)"""
         pool = self._pool
         if processor.queue or pool.injector:
-            if pool.idle.parked:
-                pool.idle.notify()  # there is a worker for it already
+            if pool.parking.parked:
+                pool.parking.notify()  # there is a worker for it already
                 return False
             return True
-        if not pool.idle.nobody_polls():
+        if not pool.parking.nobody_polls():
             return False
-        if pool.idle.parked:
-            pool.idle.notify()
+        if pool.parking.parked:
+            pool.parking.notify()
             return False
         return len(pool.poller) > 0 or len(pool.timers) > 0
 

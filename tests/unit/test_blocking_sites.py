@@ -242,7 +242,7 @@ async def test_who_has_computed_leaves() -> None:
         for _ in range(3):
             with pytest.raises(KeyError):
                 await plait.spawn(computes())
-    await eventually(lambda: not pool().hogs._computing)
+    await eventually(lambda: not pool().compute_gate._computing)
 
 
 @needs_gil

@@ -98,7 +98,7 @@ class Pool:
         self.monitor = Monitor(self, report)
         self.handoff = HandOff(self)
         self.points = BlockingSites()
-        self.hogs = ComputeGate()
+        self.compute_gate = ComputeGate()
         self.started = self.watched = self.stopping = self.closed = self.orphaned = False
         self.polls = 0
         self._ended_steps = self._ended_gave = 0

@@ -198,7 +198,7 @@ class Worker:
         self._step_out()
         if self.overdue:
             self._post_overdue(None)
-        pool.hogs.leave(self)
+        pool.compute_gate.leave(self)
         # H3: what we queued while the processor was taken away, the wake-up we took, and our seat at the poller are others' now
         pool.parking.notify()
 
@@ -367,7 +367,7 @@ class Worker:
             if pool.points.computes(point):
                 if GIL_BUILD():
                     pool.monitor.crowded()
-                    pool.hogs.wait(self, pool.points.last(point))
+                    pool.compute_gate.wait(self, pool.points.last(point))
                 else:
                     self.yield_cores()
         self.timed_since = Clock.monotonic(), time.thread_time()

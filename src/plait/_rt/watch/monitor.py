@@ -317,8 +317,8 @@ class Monitor:
             if (rested or self._quick > 0) and watch.vitals.sleeps():
                 watch.still = 1
         elif processor is None:
-            if self._pool.hogs.includes(worker) and watch.sleeps():
-                self._pool.hogs.leave(worker)  # it blocks, after all
+            if self._pool.compute_gate.includes(worker) and watch.sleeps():
+                self._pool.compute_gate.leave(worker)  # it blocks, after all
             elif watch.handed_off is not None:
                 self._see_to_hog(worker, watch)
         elif self.something_waits(processor) and (watch.sleeps() or self._is_long(worker, watch, now)):
@@ -329,7 +329,7 @@ class Monitor:
         learned = self._learn(watch) or learned
         if GIL_BUILD():
             if learned:
-                self._pool.hogs.caught(worker)
+                self._pool.compute_gate.caught(worker)
         elif not (watch.still or worker.retired) and watch.turn_computed() >= COMPUTED:
             worker.yield_cores()
 

@@ -195,12 +195,12 @@ async def _block(checkpoint: Checkpoint) -> None:
 async def make_known(checkpoint: Checkpoint) -> None:
     """Have some tasks block where others wait for their thread, until the place is known."""
     plait: Any = importlib.import_module("plait")
-    points = plait.current_strand()._pool.points
+    sites = plait.current_strand()._pool.blocking_sites
     for _ in range(20):
         async with plait.TaskGroup() as group:
             for _ in range(4):
                 group.create_task(_block(checkpoint))
-        if any(points.is_known(point) for point in points._scores):
+        if any(sites.is_known(point) for point in sites._scores):
             return
     raise RuntimeError("plait learned nothing of a place that blocks")
 

@@ -40,51 +40,51 @@ def pool() -> Any:
 def teach(function: Any, computes: bool) -> None:
     """As if a task of that function had been caught twice in its first step."""
     for _ in range(int(KNOWN)):
-        pool().points.caught(function.__code__, start_of(function.__code__), computes)
+        pool().blocking_sites.caught(function.__code__, start_of(function.__code__), computes)
 
 
 # What is learned
 
 
 def test_one_sighting_teaches_nothing_and_two_do() -> None:
-    points, point = BlockingSites(), start_of(teach.__code__)
-    points.caught(teach.__code__, None, False)
-    assert teach.__code__ in points.suspects
-    points.caught(teach.__code__, point, False)
-    assert not points.is_known(point)
-    points.caught(teach.__code__, point, True)
-    assert points.is_known(point)
-    assert points.computes(point)
+    sites, point = BlockingSites(), start_of(teach.__code__)
+    sites.caught(teach.__code__, None, False)
+    assert teach.__code__ in sites.suspects
+    sites.caught(teach.__code__, point, False)
+    assert not sites.is_known(point)
+    sites.caught(teach.__code__, point, True)
+    assert sites.is_known(point)
+    assert sites.computes(point)
 
 
 @pytest.mark.parametrize("computes", [False, True])
 def test_a_short_step_is_forgiven(computes: bool) -> None:
     """Of one that computes the time on a core counts: it may have waited for the GIL long enough."""
-    points, point = BlockingSites(), start_of(teach.__code__)
+    sites, point = BlockingSites(), start_of(teach.__code__)
     for _ in range(2):
-        points.caught(teach.__code__, point, computes)
-    points.took(point, LONG_STEP, COMPUTED)
-    assert points.is_known(point)
+        sites.caught(teach.__code__, point, computes)
+    sites.took(point, LONG_STEP, COMPUTED)
+    assert sites.is_known(point)
     for _ in range(2):
-        points.took(point, 1.0 if computes else LONG_STEP / 2, COMPUTED / 2)
-    assert not points.is_known(point)
+        sites.took(point, 1.0 if computes else LONG_STEP / 2, COMPUTED / 2)
+    assert not sites.is_known(point)
 
 
 @pytest.mark.parametrize("computes", [False, True])
 def test_a_place_where_most_steps_are_short_is_never_known(computes: bool) -> None:
     """A handler of requests, every third of which is heavy: it was known after each, and the next ones waited behind it."""
-    points, point = BlockingSites(), start_of(teach.__code__)
+    sites, point = BlockingSites(), start_of(teach.__code__)
     for number in range(100):
         if number % 3 == 0:
-            points.caught(teach.__code__, point, computes)
-            points.took(point, 1.0, 1.0)
-        elif points.has_score(point):
-            points.took(point, LONG_STEP / 2, COMPUTED / 2)
-        assert not points.is_known(point)
+            sites.caught(teach.__code__, point, computes)
+            sites.took(point, 1.0, 1.0)
+        elif sites.has_score(point):
+            sites.took(point, LONG_STEP / 2, COMPUTED / 2)
+        assert not sites.is_known(point)
     for _ in range(3):
-        points.took(point, LONG_STEP / 2, COMPUTED / 2)
-    assert not points.has_score(point)
-    assert not points.computes(point)
+        sites.took(point, LONG_STEP / 2, COMPUTED / 2)
+    assert not sites.has_score(point)
+    assert not sites.computes(point)
 
 
 @in_plait(workers=1)
@@ -108,11 +108,11 @@ async def test_a_task_at_a_known_place_gives_its_processor_away_first() -> None:
 async def test_what_computes_is_noted_before_its_processor_is_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """The heir may begin with a step from the same place. (That it computes can be told if it has had a core by then.)"""
     noted: list[bool] = []
-    handoff, points = pool().handoff, pool().points
+    handoff, sites = pool().handoff, pool().blocking_sites
     give = type(handoff).give
 
     def look_and_give(self: Any, worker: Any) -> bool:
-        noted.append(computes.__code__ in points.suspects)
+        noted.append(computes.__code__ in sites.suspects)
         return give(self, worker)
 
     async def computes() -> None:
@@ -268,11 +268,11 @@ async def test_one_that_blocks_after_all_lets_the_next_one_compute(monkeypatch: 
 
 
 def test_patience_is_in_proportion_to_the_step() -> None:
-    points, point = BlockingSites(), start_of(teach.__code__)
-    points.caught(teach.__code__, point, True)
-    assert points.last(point) == math.inf
-    points.took(point, 1.0, 0.02)
-    assert points.last(point) == 0.02
+    sites, point = BlockingSites(), start_of(teach.__code__)
+    sites.caught(teach.__code__, point, True)
+    assert sites.last(point) == math.inf
+    sites.took(point, 1.0, 0.02)
+    assert sites.last(point) == 0.02
     line = ComputeGate()
     line.caught(SimpleNamespace(running="a strand", proc=None))  # type: ignore[arg-type]
     late = SimpleNamespace(running="another", batch=0)
@@ -439,8 +439,8 @@ def test_a_step_is_made_though_its_place_cant_be_told(
         raise ZeroDivisionError("mine")
 
     async def main() -> None:
-        points = plait.current_strand()._pool.points
-        points.suspect(body.__code__)
+        sites = plait.current_strand()._pool.blocking_sites
+        sites.suspect(body.__code__)
         monkeypatch.setattr(worker_module, "start_of" if first else "point_of", fail)
         tasks = [plait.spawn(body()) for _ in range(5)]
         assert await asyncio.gather(*tasks) == ["done"] * 5

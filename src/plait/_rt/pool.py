@@ -97,7 +97,7 @@ class Pool:
         self.seats: list[Seat] = []  # the threads of pinned strands
         self.monitor = Monitor(self, report)
         self.handoff = HandOff(self)
-        self.points = BlockingSites()
+        self.blocking_sites = BlockingSites()
         self.compute_gate = ComputeGate()
         self.started = self.watched = self.stopping = self.closed = self.orphaned = False
         self.polls = 0

@@ -301,7 +301,7 @@ class Worker:
         else:
             mark(strand, task)
         task._strand = strand
-        if self.pool.points.suspects:
+        if self.pool.blocking_sites.suspects:
             self.before_step(task)
         try:
             if task._cancel is None and task._coro.__class__ is CoroutineType:
@@ -356,18 +356,18 @@ class Worker:
     def _expect_step(self, task: Task[Any]) -> None:
         coro = task._coro
         pool = self.pool
-        if coro.__class__ is not CoroutineType or coro.cr_code not in pool.points.suspects:
+        if coro.__class__ is not CoroutineType or coro.cr_code not in pool.blocking_sites.suspects:
             return
         self.point = point = start_of(coro.cr_code) if task is self.starting else point_of(coro)
-        if not pool.points.has_score(point):
+        if not pool.blocking_sites.has_score(point):
             return
-        proc = self.proc if pool.points.is_known(point) else None  # read once: the monitor may take it at any moment
+        proc = self.proc if pool.blocking_sites.is_known(point) else None  # read once: the monitor may take it at any moment
         if proc is not None and pool.monitor.something_waits(proc) and pool.handoff.give(self):
             self.gave += 1
-            if pool.points.computes(point):
+            if pool.blocking_sites.computes(point):
                 if GIL_BUILD():
                     pool.monitor.crowded()
-                    pool.compute_gate.wait(self, pool.points.last(point))
+                    pool.compute_gate.wait(self, pool.blocking_sites.last(point))
                 else:
                     self.yield_cores()
         self.timed_since = Clock.monotonic(), time.thread_time()
@@ -384,7 +384,7 @@ class Worker:
         point, self.point = self.point, None
         since, clock = self.timed_since
         if since and point is not None:
-            self.pool.points.took(point, Clock.monotonic() - since, time.thread_time() - clock)
+            self.pool.blocking_sites.took(point, Clock.monotonic() - since, time.thread_time() - clock)
             self.timed_since = 0.0, 0.0
 
     def _forget_step(self) -> None:

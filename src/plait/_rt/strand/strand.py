@@ -241,7 +241,7 @@ class Strand(AsyncioFace):
 
     def _drain(self, worker: Worker) -> None:
         """Run what is queued now (the first MOST), on worker; what these runs queue waits for the strand's next turn."""
-        ready, step, suspects = self._ready, self._next, self._pool.points.suspects
+        ready, step, suspects = self._ready, self._next, self._pool.blocking_sites.suspects
         count = min(len(ready), MOST)
         batch = ready[:count]
         del ready[:count]
@@ -313,7 +313,7 @@ class Strand(AsyncioFace):
 
     def _suspects(self, task: Task[Any]) -> bool:
         """Is task to be looked at before each of its steps? Then it stays off the fast path."""
-        suspects = self._pool.points.suspects
+        suspects = self._pool.blocking_sites.suspects
         return bool(suspects) and task._coro.cr_code in suspects
 
     def _look_again(self) -> None:

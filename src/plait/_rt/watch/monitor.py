@@ -337,7 +337,7 @@ class Monitor:
         """Note that a suspect computes; True the first time. (Only some time on a core makes its place one that does.)"""
         if watch.suspect is None or watch.turn_computed() < COMPUTED:
             return False
-        self._pool.points.caught(*watch.suspect, True)
+        self._pool.blocking_sites.caught(*watch.suspect, True)
         watch.suspect = None
         return True
 
@@ -428,11 +428,11 @@ class Monitor:
         suspect = coro.cr_code, start_of(coro.cr_code) if task is starting else point
         if watch.still:
             if not (GIL_BUILD() and watch.vitals.waits_for_futex()):
-                self._pool.points.caught(*suspect, False)
+                self._pool.blocking_sites.caught(*suspect, False)
             return False
         watch.suspect = suspect
         if watch.turn_computed() >= LONG:
-            self._pool.points.suspect(suspect[0])
+            self._pool.blocking_sites.suspect(suspect[0])
         return self._learn(watch)
 
     # Shutdown's question

@@ -217,7 +217,7 @@ async def to_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
     check_callable(func)
     strand = current_strand()
     call = functools.partial(copy_context().run, func, *args, **kwargs)
-    return await asyncio.wrap_future(strand._offload().submit(call), loop=strand)  # type: ignore[no-any-return]
+    return await asyncio.wrap_future(strand._blocking_pool().submit(call), loop=strand)  # type: ignore[no-any-return]
 
 
 def stats() -> Stats:

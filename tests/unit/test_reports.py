@@ -700,8 +700,8 @@ def test_an_executor_at_its_cap() -> None:
 
     async def main() -> None:
         await plait.spawn(asyncio.sleep(0))
-        offload = plait.current_strand()._pool.offload
-        offload._most, offload._free = 2, [1, 0]
+        blocking_pool = plait.current_strand()._pool.blocking_pool
+        blocking_pool._most, blocking_pool._free = 2, [1, 0]
         await asyncio.gather(*[plait.to_thread(query) for _ in range(5)])
 
     plait.run(main(), workers=1, on_stall=plant)

@@ -780,7 +780,7 @@ async def main():
     pid = os.fork()
     if pid == 0:
         try:
-            assert strand._offload().submit(lambda: 7).result(10) == 7 and not spawned
+            assert strand._blocking_pool().submit(lambda: 7).result(10) == 7 and not spawned
         except RuntimeError as error:
             assert spawned and "forked" in str(error)
         os._exit(0)

@@ -106,7 +106,7 @@ class Pool:
         self._stopped_by: BaseException | None = None
         self._starting = threading.RLock()
         self._poller: SharedPoller | None = None
-        self._offload: BlockingPool | None = None
+        self._blocking_pool: BlockingPool | None = None
 
     # Made when needed
 
@@ -119,15 +119,15 @@ class Pool:
         return self._poller
 
     @property
-    def offload(self) -> BlockingPool:
+    def blocking_pool(self) -> BlockingPool:
         """The threads for blocking calls."""
-        if self._offload is None:
+        if self._blocking_pool is None:
             with self._starting:
                 self.check_open()
-                if self._offload is None:
+                if self._blocking_pool is None:
                     _note(self)
-                    self._offload = BlockingPool()
-        return self._offload
+                    self._blocking_pool = BlockingPool()
+        return self._blocking_pool
 
     def start(self) -> None:
         """Start processors, workers and monitor; once."""
@@ -344,14 +344,14 @@ class Pool:
 
     def lanes(self) -> tuple[Lane, ...]:
         """The executor's, if there are any yet."""
-        return () if self._offload is None else (self._offload, self._offload.lookups)
+        return () if self._blocking_pool is None else (self._blocking_pool, self._blocking_pool.lookups)
 
     def resting(self) -> int:
         """How many of our threads wait for something other than the GIL."""
         count = len(self.parking.parked) + len(self.spares) + int(self.monitor.started)
         count += sum(strand._parked for strand in (self.main, *self.pinned))
         count += int(self.door is not None and self.door.is_open())
-        return count if self._offload is None else count + self._offload.idle()
+        return count if self._blocking_pool is None else count + self._blocking_pool.idle()
 
     def deliver(self, handles: Iterable[Any]) -> None:
         """Post what a poll found."""
@@ -429,8 +429,8 @@ class Pool:
         for thread in self._leaving:  # those too that went before we looked
             thread.join()
         switch_interval.put_back(self.monitor)  # who computed until now may have lowered it again
-        if self._offload is not None:
-            self._offload.shutdown(wait=False)
+        if self._blocking_pool is not None:
+            self._blocking_pool.shutdown(wait=False)
         if self._poller is not None:
             self._poller.close()
         return stuck
@@ -469,7 +469,7 @@ def _after_fork() -> None:
     switch_interval.after_fork()
     for pool in list(_with_threads):
         pool._starting = threading.RLock()
-        pool._offload = None  # the next call makes one with threads of ours
+        pool._blocking_pool = None  # the next call makes one with threads of ours
         pool.main.vitals.after_fork()
         if pool.started:
             pool.orphaned = pool.closed = pool.stopping = True

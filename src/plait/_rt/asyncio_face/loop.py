@@ -325,10 +325,10 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         if executor is None:
             if self._executor_shutdown_called:
                 raise RuntimeError("Executor shutdown has been called")
-            executor = self._offload()
+            executor = self._blocking_pool()
         return asyncio.wrap_future(executor.submit(func, *args), loop=self)
 
-    def _offload(self) -> Any:
+    def _blocking_pool(self) -> Any:
         raise NotImplementedError
 
     async def getaddrinfo(self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
@@ -341,7 +341,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     async def _look_up(self, function: Any, *args: Any) -> Any:
         if self._default_executor is not None:  # the user's own
             return await self.run_in_executor(None, function, *args)
-        return await asyncio.wrap_future(self._offload().lookups.submit(function, *args), loop=self)
+        return await asyncio.wrap_future(self._blocking_pool().lookups.submit(function, *args), loop=self)
 
     # Async generators (asyncgens.py)
 

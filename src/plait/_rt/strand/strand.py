@@ -435,8 +435,8 @@ class Strand(AsyncioFace):
     def remove_signal_handler(self, sig: int) -> bool:
         raise RuntimeError(f"{self!r} has no signal handlers: they belong to the main strand")
 
-    def _offload(self) -> Any:
-        return self._pool.offload
+    def _blocking_pool(self) -> Any:
+        return self._pool.blocking_pool
 
     @property
     def _closed(self) -> bool:  # type: ignore[override]

@@ -461,10 +461,10 @@ class ThreadStrand(Strand):
         pool = self._pool
         if self._default_executor is not None:
             await super().shutdown_default_executor(*(() if timeout is None else (timeout,)))
-        if pool.main is self and pool._offload is not None:
-            threads = pool._offload.threads()
-            pool._offload.shutdown(wait=False)
-            threads += pool._offload.threads()  # what was submitted in between
+        if pool.main is self and pool._blocking_pool is not None:
+            threads = pool._blocking_pool.threads()
+            pool._blocking_pool.shutdown(wait=False)
+            threads += pool._blocking_pool.threads()  # what was submitted in between
             while any(thread.is_alive() for thread in threads) and (timeout is None or timeout > 0):
                 await asyncio.sleep(0.005)
                 timeout = None if timeout is None else timeout - 0.005

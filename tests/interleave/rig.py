@@ -76,7 +76,7 @@ class RigPool(Pool):
     def new_worker(self, processor: Processor | None) -> Worker:
         worker = super().new_worker(processor)
         worker.bell = Lock(self.rig.schedule, held=processor is None)  # type: ignore[assignment]
-        worker.vitals.life = Lock(self.rig.schedule)  # type: ignore[assignment]
+        worker.probe.life = Lock(self.rig.schedule)  # type: ignore[assignment]
         self.rig.workers.append(worker)
         return worker
 

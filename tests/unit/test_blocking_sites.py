@@ -327,7 +327,7 @@ def test_all_that_were_caught_are_waited_for() -> None:
 
 
 class Clock:
-    """A thread's vitals, of which a glance asks the clock."""
+    """A thread's probe, of which a glance asks the clock."""
 
     def __init__(self, noted: int, now: int) -> None:
         self.noted, self.now = noted, now
@@ -350,7 +350,7 @@ def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool
 
 
 class Thread(Clock):
-    """A thread's vitals, of which the judge of a gap asks the kernel, too."""
+    """A thread's probe, of which the judge of a gap asks the kernel, too."""
 
     begun, noted_schedule = 0.0, (0, 0)
 
@@ -377,7 +377,7 @@ def test_who_slept_with_the_gil_may_be_elsewhere_when_the_monitor_asks(over: boo
     pool: Any = SimpleNamespace(turns=lambda: iter([(holder, turn)] if under_way else []))
     gaps, now = Gaps(pool), time.monotonic()
     gaps._process_ns = time.process_time_ns()
-    gaps._vitals = Thread(80, under_way.clear if over else lambda: None)  # type: ignore[assignment]
+    gaps._probe = Thread(80, under_way.clear if over else lambda: None)  # type: ignore[assignment]
     watch = Watch(holder, turn, None, now, 0.1)  # type: ignore[arg-type]
     culprit = gaps.judge(0.4, now, [watch])
     assert culprit is (watch if over and wakes == 11 else None)

@@ -200,12 +200,12 @@ def test_no_descriptor_for_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def main() -> None:
-        vitals = plait.current_strand().vitals  # type: ignore[attr-defined]
+        probe = plait.current_strand().probe  # type: ignore[attr-defined]
         with monkeypatch.context() as patch:
             patch.setattr(capture, "_file", None)
             patch.setattr(capture, "_memory_file", none_left)
-            assert capture._from_signal(vitals) == []
-        assert capture.stack_of(vitals)
+            assert capture._from_signal(probe) == []
+        assert capture.stack_of(probe)
 
     plait.run(main())
 

@@ -920,7 +920,7 @@ def test_a_slow_on_stall_keeps_nobody_from_a_hand_off() -> None:
 def test_many_at_once_are_captured_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     captured: list[Any] = []
     usual = report.stack_of
-    monkeypatch.setattr(report, "stack_of", lambda vitals: captured.append(vitals) or usual(vitals))
+    monkeypatch.setattr(report, "stack_of", lambda probe: captured.append(probe) or usual(probe))
     found: list[plait.Stall] = []
     go = threading.Event()
 
@@ -1158,10 +1158,10 @@ def test_what_the_thread_computed_before_the_run_is_not_held_against_it() -> Non
     before = time.thread_time_ns()
 
     async def main() -> None:
-        vitals = plait.current_strand().vitals  # type: ignore[attr-defined]
-        assert vitals.noted >= before
+        probe = plait.current_strand().probe  # type: ignore[attr-defined]
+        assert probe.noted >= before
         if sys.platform == "linux":
-            assert vitals.noted_schedule[1] > 0
+            assert probe.noted_schedule[1] > 0
 
     plait.run(main())
 

@@ -708,9 +708,9 @@ def check():
     assert not garbage._users, "the monitor's"
     assert capture._file is None
     if capture.FREE_THREADED:
-        assert capture.stack_of(here.vitals), "the turn is the parent's"
-    assert here.vitals.life.acquire(False), "the monitor held it, and the end of the run would wait for it"
-    here.vitals.life.release()
+        assert capture.stack_of(here.probe), "the turn is the parent's"
+    assert here.probe.life.acquire(False), "the monitor held it, and the end of the run would wait for it"
+    here.probe.life.release()
     child_runs()
 
 async def main():
@@ -719,8 +719,8 @@ async def main():
     await plait.spawn(add(1, 2))
     sys.setswitchinterval(0.007)
     switch_interval.lower(here)
-    capture.stack_of(here.vitals)
-    threads = [threading.Thread(target=hold, args=(lock,)) for lock in (here.vitals.life, capture._lock)]
+    capture.stack_of(here.probe)
+    threads = [threading.Thread(target=hold, args=(lock,)) for lock in (here.probe.life, capture._lock)]
     for thread in threads:
         thread.start()
     await asyncio.sleep(0)

@@ -297,11 +297,11 @@ class Pool:
         for worker in list(self.workers):
             strand = worker.running
             if isinstance(strand, Strand):
-                yield worker, (strand, strand, worker.batch, worker.vitals)
+                yield worker, (strand, strand, worker.batch, worker.probe)
         for own in (self.main, *self.pinned):
             running = own._running
             if running is not None:
-                yield own, (own, id(running), 0, own.vitals)
+                yield own, (own, id(running), 0, own.probe)
 
     # Scheduling
 
@@ -470,7 +470,7 @@ def _after_fork() -> None:
     for pool in list(_with_threads):
         pool._starting = threading.RLock()
         pool._blocking_pool = None  # the next call makes one with threads of ours
-        pool.main.vitals.after_fork()
+        pool.main.probe.after_fork()
         if pool.started:
             pool.orphaned = pool.closed = pool.stopping = True
         else:  # it had a monitor, no more

@@ -39,7 +39,7 @@ _LOOKING = 0.002  # seconds; what a report of the monitor's may take
 _PATIENCE = 0.005  # seconds to wait for an answer: a thread that gets no core, or sleeps deeply (D), gives none
 _lock = threading.Lock()
 _file: int | None = None
-_owing: Any = None  # the vitals of a thread that has not answered yet: what comes next would be taken for another's
+_owing: Any = None  # the probe of a thread that has not answered yet: what comes next would be taken for another's
 _asked_at = 0.0
 
 
@@ -54,15 +54,15 @@ class Frame:
     """Where the running call stands in the source: line, end line, column, end column; None where it isn't known."""
 
 
-def stack_of(vitals: Any) -> list[Frame]:
-    """The stack of a thread (given as its vitals), innermost first; empty when it has ended or did not answer."""
+def stack_of(probe: Any) -> list[Frame]:
+    """The stack of a thread (given as its probe), innermost first; empty when it has ended or did not answer."""
     if not FREE_THREADED or not SIGNAL:  # there is no other way then
-        return frames_of(calls_of(vitals.ident))
+        return frames_of(calls_of(probe.ident))
     forks.in_child(_after_fork)
     if not _lock.acquire(False):  # another runtime's monitor asks just now, and may be in a finaliser that waits for this one
         return []
     try:
-        return _from_signal(vitals)
+        return _from_signal(probe)
     finally:
         _lock.release()
 
@@ -100,18 +100,18 @@ def calls_of(ident: int) -> list[Call]:
         return calls_from(frame)
 
 
-def calls_if_native(vitals: Any) -> list[Call]:
+def calls_if_native(probe: Any) -> list[Call]:
     """What the thread runs, if that is a C call that computes without the GIL; else [], where the machine lets us tell.
 
     While we have the GIL, whose clock goes on is in such a call, and who waits for the GIL may have just come out of any.
     """
     until = Clock.monotonic() + _LOOKING
     while Clock.monotonic() < until:
-        calls, began, clock = calls_of(vitals.ident), Clock.monotonic(), vitals.cpu_ns()
+        calls, began, clock = calls_of(probe.ident), Clock.monotonic(), probe.cpu_ns()
         took = 0.0
         while took < _SPIN:
             took = Clock.monotonic() - began
-        if took < 2 * _SPIN and vitals.cpu_ns() - clock > took * 0.5e9:  # if it took longer we may have lost the GIL meanwhile
+        if took < 2 * _SPIN and probe.cpu_ns() - clock > took * 0.5e9:  # if it took longer we may have lost the GIL meanwhile
             return calls
         Clock.sleep(_SPIN)  # it may be that it gets no core
     return []
@@ -136,7 +136,7 @@ def _frame_of(code: CodeType, lasti: int) -> Frame:
     return Frame(code.co_filename, place[0] or code.co_firstlineno, code.co_name, None if None in place else place)
 
 
-def _from_signal(vitals: Any) -> list[Frame]:
+def _from_signal(probe: Any) -> list[Frame]:
     global _asked_at, _file, _owing
     if _file is None:
         try:
@@ -148,20 +148,20 @@ def _from_signal(vitals: Any) -> list[Frame]:
         late = _answer(_file)
         if not late:
             return []
-        if _owing is vitals and Clock.monotonic() - _asked_at < _RECENT:
+        if _owing is probe and Clock.monotonic() - _asked_at < _RECENT:
             _owing = None
             return _frames_in(late)
     _owing = None
     os.ftruncate(_file, 0)
     os.lseek(_file, 0, os.SEEK_SET)
-    with vitals.life:
-        if not vitals.alive:
+    with probe.life:
+        if not probe.alive:
             return []
         _asked_at = Clock.monotonic()
-        signal.pthread_kill(vitals.ident, SIGNAL)
+        signal.pthread_kill(probe.ident, SIGNAL)
     text = _answer(_file)
     if not text:
-        _owing = vitals
+        _owing = probe
     return _frames_in(text)
 
 

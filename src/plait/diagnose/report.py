@@ -262,20 +262,20 @@ class Reporter:
             if self._summary_at is None:
                 self._summary_at = place.said_at + MINUTE
 
-    def place_of(self, vitals: Any) -> str:
-        """Where the thread of vitals is: the innermost place of the user's, as far as that can be told."""
-        stack = next(filter(None, (stack_of(vitals) for _ in range(ASKED))), [])
+    def place_of(self, probe: Any) -> str:
+        """Where the thread of probe is: the innermost place of the user's, as far as that can be told."""
+        stack = next(filter(None, (stack_of(probe) for _ in range(ASKED))), [])
         at = innermost_user_frame(stack) or next(iter(stack), None)
         return f"{at.file}:{at.line} in {at.function}" if at is not None else "an unknown place"
 
     def _look(self, pool: Any, watch: Any, task: Any, verdict: Verdict) -> tuple[_Place, Stall] | None:
         """Where it is and what it does there; None if nothing can be said, or it has ended meanwhile."""
         caught, watch.caught = watch.caught, None
-        calls = garbage.calls_since(watch.vitals.ident, watch.since) if verdict.kind == "gc" else []
+        calls = garbage.calls_since(watch.probe.ident, watch.since) if verdict.kind == "gc" else []
         calls = calls or (caught[0] if caught else [])
-        native = calls_if_native(watch.vitals) if verdict.kind == "cpu" and not (calls or FREE_THREADED) else []
+        native = calls_if_native(watch.probe) if verdict.kind == "cpu" and not (calls or FREE_THREADED) else []
         calls = calls or native
-        stack = frames_of(calls) if calls else stack_of(watch.vitals)
+        stack = frames_of(calls) if calls else stack_of(watch.probe)
         if not stack and Clock.monotonic() - watch.since < ERROR_AFTER:
             return None  # no answer yet
         what = watch.holder.item if watch.holder is not watch.strand else watch.holder._running
@@ -286,7 +286,7 @@ class Reporter:
         if verdict.kind == "starved" and calls_a_wait(stack, _call_of(stack, at, verdict.kind)):
             verdict = Verdict("lock")
         if verdict.kind == "lock":
-            verdict = Verdict("lock", holder_of(watch.vitals.ident, _call_of(stack, at, verdict.kind)))
+            verdict = Verdict("lock", holder_of(watch.probe.ident, _call_of(stack, at, verdict.kind)))
         name = task.get_name() if task is not None else f"callback {callback_name(what)}"
         own = watch.strand is watch.holder
         waiting = sum(item is not watch for item in items_of(watch.strand._ready)) if own else pool.queued()

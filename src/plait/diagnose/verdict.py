@@ -47,25 +47,25 @@ class Verdict:
 
 def judge(watch: Any, now: float) -> Verdict:
     """Why the step that watch is of has not ended by now; some system calls, and no look at its stack."""
-    vitals = watch.vitals
+    probe = watch.probe
     took = max(now - watch.since - watch.excused, 1e-9)
-    if garbage.seconds_since(vitals.ident, watch.since, now) >= _MOST * took:
+    if garbage.seconds_since(probe.ident, watch.since, now) >= _MOST * took:
         return Verdict("gc")
     until = watch.kept_until if watch.caught else now  # by now it may have it again
     if watch.kept_gil > 0 and watch.kept_gil >= _MOST * (until - watch.since - watch.excused):
         return Verdict("gil")
-    if vitals.cpu_ns() < 0:
+    if probe.cpu_ns() < 0:
         return Verdict("blocked", "or computes: this system does not tell")
     cpu = watch.computed()
     if cpu >= min(_MOST * took, _LONG):
         return Verdict("cpu")
-    if (vitals.schedule()[0] - watch.first_wait) / 1e9 >= _MOST * (took - cpu):
+    if (probe.schedule()[0] - watch.first_wait) / 1e9 >= _MOST * (took - cpu):
         return Verdict("host")
-    if vitals.sleeps():
-        number = vitals.system_call()
+    if probe.sleeps():
+        number = probe.system_call()
         if number is not None and number != FUTEX:
             return Verdict("blocked", name_of(number))
-        rested = vitals.cpu_ns() == vitals.noted and now - watch.ran_at > max(0.020, 4 * sys.getswitchinterval())
+        rested = probe.cpu_ns() == probe.noted and now - watch.ran_at > max(0.020, 4 * sys.getswitchinterval())
         if FREE_THREADED or rested:
             return Verdict("lock" if number == FUTEX else "blocked")
     return Verdict("host" if FREE_THREADED else "starved")  # it is awake, or has been just now

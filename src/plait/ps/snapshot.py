@@ -110,7 +110,7 @@ def _thread(pool: Any, holder: Any, running: _Running | None, numbers: _Numbers)
     else:
         state = "spare" if worker in pool.spares else "idle"
     return {
-        "thread": worker.thread.name if worker is not None else _thread_name(holder.vitals.ident),
+        "thread": worker.thread.name if worker is not None else _thread_name(holder.probe.ident),
         "strand": None if worker is not None else _strand_name(holder),
         "processor": worker.proc.number if worker is not None and worker.proc is not None else None,
         "state": state,

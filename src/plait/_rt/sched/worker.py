@@ -7,7 +7,7 @@ Ownership
     have perhaps met the same turn (the monitor posts its watch to the strand to be sure).
     `bell` is a lock used as a binary semaphore: whoever took its release out of `parked`, or the worker out of `spares`, or
     started it as an heir, releases it, once.
-    `vitals` has what others may ask of the thread.
+    `probe` has what others may ask of the thread.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ class Worker:
         "own_refs",
         "point",
         "pool",
+        "probe",
         "proc",
         "retired",
         "running",
@@ -111,7 +112,6 @@ class Worker:
         "timed",
         "timed_since",
         "unused",
-        "vitals",
     )
 
     def __init__(self, pool: Pool, number: int, proc: Processor | None) -> None:
@@ -135,7 +135,7 @@ class Worker:
         self.bell = threading.Lock()
         if proc is None:
             self.bell.acquire()  # else it has rung: there is a processor
-        self.vitals = ThreadProbe()
+        self.probe = ThreadProbe()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._main, name=f"plait-worker-{number}", daemon=True)
         self.thread._started = _NotWaitedFor()  # type: ignore[attr-defined]
@@ -145,7 +145,7 @@ class Worker:
 
     def _main(self) -> None:
         here.worker = self
-        self.vitals.begin()
+        self.probe.begin()
         self.own_refs = self._own_refs()
         sys.set_asyncgen_hooks(*hooks)
         self.bell.acquire()  # an heir is no spare before it was rung for (H5)
@@ -155,7 +155,7 @@ class Worker:
         finally:
             if self.unused is not None:
                 forget(self.unused)
-            self.vitals.end()
+            self.probe.end()
             self.pool.worker_ended(self)
             self.ended.set()
 
@@ -377,7 +377,7 @@ class Worker:
         waiting for the GIL. Any thread calls it. A nice value that was raised can't be lowered again without privilege, so the
         thread ends with its step."""
         self.retired = True
-        self.vitals.lower_priority(LOW_PRIORITY)
+        self.probe.lower_priority(LOW_PRIORITY)
 
     def after_step(self) -> None:
         """The step of a suspect is over."""

@@ -56,8 +56,8 @@ class Seat:
     def _serve(self, pool: Pool) -> None:
         strand = self.reference()
         assert strand is not None
-        vitals, poller = strand.vitals, strand._poller
-        vitals.begin()
+        probe, poller = strand.probe, strand._poller
+        probe.begin()
         sys.set_asyncgen_hooks(*asyncgens.hooks)
         try:
             while strand is not None and strand._serve():
@@ -68,7 +68,7 @@ class Seat:
                 if strand is not None:
                     strand._parked = False
         finally:
-            vitals.end()
+            probe.end()
             if strand is not None:
                 strand._finish()
             else:

@@ -53,7 +53,7 @@ class ThreadStrand(Strand):
 
     __slots__ = (
         "_closed", "_debug", "_due", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory",
-        "_thread_id", "_timers", "_to_look_for", "_to_poll", "vitals",
+        "_thread_id", "_timers", "_to_look_for", "_to_poll", "probe",
     )  # fmt: skip
 
     def __new__(cls, *_args: Any, **_options: Any) -> ThreadStrand:
@@ -73,7 +73,7 @@ class ThreadStrand(Strand):
         self._due = math.inf  # no timer is due before that; who adds one from another thread may be heard by the next look only
         self._selector_face: Any = None  # made when somebody asks for `_selector`
         self._running: Any = None  # what the monitor reads: the item that runs
-        self.vitals = ThreadProbe()
+        self.probe = ThreadProbe()
         self._stop_with: BaseException | None = None
         if name is not None:
             self.__dict__["_name"] = name
@@ -95,7 +95,7 @@ class ThreadStrand(Strand):
         hooks = sys.get_asyncgen_hooks()
         signals_end_polls = self._have_signals_end_polls()
         self._thread_id = threading.get_ident()
-        self.vitals.begin()  # first: the monitor notes how much the thread has computed until it starts
+        self.probe.begin()  # first: the monitor notes how much the thread has computed until it starts
         here.main = weakref.ref(self)
         try:
             if pool.options.watch_main:
@@ -112,7 +112,7 @@ class ThreadStrand(Strand):
         finally:
             if signals_end_polls and not self._signal_handlers:
                 wakeup.leave(self._csock.fileno())
-            self.vitals.end()
+            self.probe.end()
             self._stopping = False  # type: ignore[misc]
             self._thread_id = None
             if self._marked is not None or not MARKS_STAY:

@@ -74,7 +74,7 @@ def _is_stuck(strand: Any, pool: Any, before: _Turns, now: _Turns) -> bool:
     for holder, turn in now.items():
         if turn[0] is strand:
             return before.get(holder) == turn
-    if strand is not None and hasattr(strand, "vitals"):
+    if strand is not None and hasattr(strand, "probe"):
         return False  # its thread is between two turns
     workers = {holder: turn for holder, turn in now.items() if hasattr(holder, "proc")}
     holding = sum(holder.proc is not None for holder in workers)

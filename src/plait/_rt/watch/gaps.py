@@ -39,14 +39,14 @@ class Used:
     __slots__ = ("cpu", "few", "waited", "wakes", "watch")
 
     def __init__(self, watch: Watch, gap: float, now: float, usual: int) -> None:
-        vitals, self.watch = watch.vitals, watch
+        probe, self.watch = watch.probe, watch
         # How many of the monitor's wakes are few. (Nothing was noted yet: a thread wakes ten times before its first step; and
         # the monitor's were more if that thread began in the middle of the gap.)
-        self.few = 0.25 if vitals.noted_schedule[1] else 0.5 * min(1.0, (now - vitals.begun) / gap)
-        waited, wakes = vitals.schedule()
-        self.cpu = (vitals.cpu_ns() - vitals.noted) / 1e9 / gap
-        self.waited = (waited - vitals.noted_schedule[0]) / 1e9 / gap
-        self.wakes = wakes - vitals.noted_schedule[1] - usual
+        self.few = 0.25 if probe.noted_schedule[1] else 0.5 * min(1.0, (now - probe.begun) / gap)
+        waited, wakes = probe.schedule()
+        self.cpu = (probe.cpu_ns() - probe.noted) / 1e9 / gap
+        self.waited = (waited - probe.noted_schedule[0]) / 1e9 / gap
+        self.wakes = wakes - probe.noted_schedule[1] - usual
 
 
 class Gaps:
@@ -54,17 +54,17 @@ class Gaps:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._vitals = ThreadProbe()
+        self._probe = ThreadProbe()
         self._looks = self._process_ns = 0
         self._stale = 0  # looks since the schedules were noted
 
     def begin(self) -> None:
         """The monitor's thread begins. (It reads nothing yet: what that waits for may be the GIL, kept by the first step.)"""
-        self._vitals.begin()
+        self._probe.begin()
 
     def end(self) -> None:
         """And ends."""
-        self._vitals.end()
+        self._probe.end()
 
     def note(self, watches: dict[Any, Watch]) -> float:
         """At the end of a look; for how many seconds we have just been kept from going on, if for long."""
@@ -77,7 +77,7 @@ class Gaps:
         if self._looks < 0:
             return self.note_all()
         if self._stale >= SCHEDULE_EVERY and GIL_BUILD():
-            return self._note_schedules(watch.vitals for watch in watches.values())
+            return self._note_schedules(watch.probe for watch in watches.values())
         return 0.0
 
     def glanced(self) -> None:
@@ -90,13 +90,13 @@ class Gaps:
         self._looks, self._process_ns = ALL_EVERY, time.process_time_ns()
         everybody: list[Any] = [*self._pool.workers, self._pool.main, *self._pool.pinned]
         for each in everybody:
-            each.vitals.noted = each.vitals.cpu_ns()
-        return self._note_schedules(each.vitals for each in everybody)
+            each.probe.noted = each.probe.cpu_ns()
+        return self._note_schedules(each.probe for each in everybody)
 
     def _note_schedules(self, others: Iterable[ThreadProbe]) -> float:
-        for vitals in (self._vitals, *others):
+        for probe in (self._probe, *others):
             before = Clock.monotonic()
-            vitals.noted_schedule = vitals.schedule()
+            probe.noted_schedule = probe.schedule()
             gap = Clock.monotonic() - before
             if gap >= GAP:  # before the next system call lets those go on who kept us
                 return gap
@@ -105,7 +105,7 @@ class Gaps:
 
     def judge(self, gap: float, now: float, watches: Collection[Watch]) -> Watch | None:
         """The last look was gap seconds ago: whose doing was it? The others are excused."""
-        waited, wakes = (new - old for new, old in zip(self._vitals.schedule(), self._vitals.noted_schedule, strict=True))
+        waited, wakes = (new - old for new, old in zip(self._probe.schedule(), self._probe.noted_schedule, strict=True))
         usual = self._stale * WAKES_A_LOOK  # since they were noted, before the gap
         wakes -= usual
         kept = not GIL_BUILD() or wakes > max(4, gap / 4 / max(sys.getswitchinterval(), 0.005))
@@ -125,7 +125,7 @@ class Gaps:
         culprit.ask(now)
         if culprit.since > now - gap:
             culprit.report_at -= culprit.since - (now - gap)
-            culprit.since, culprit.first_clock = now - gap, min(culprit.first_clock, culprit.vitals.noted)
+            culprit.since, culprit.first_clock = now - gap, min(culprit.first_clock, culprit.probe.noted)
         if GIL_BUILD():
             culprit.kept_gil, culprit.kept_until = culprit.kept_gil + gap, now
         return culprit
@@ -138,10 +138,10 @@ class Gaps:
     def _is_elsewhere(self, watch: Watch) -> bool:
         """Does it sleep in a system call where it needs no GIL? (Each question of ours lets go of the GIL: the turn may be over
         by now, and where the thread is then says nothing of it.)"""
-        return watch.vitals.system_call() not in (None, FUTEX) and watch.is_under_way(self._pool)
+        return watch.probe.system_call() not in (None, FUTEX) and watch.is_under_way(self._pool)
 
 
 def _busy_one(used: list[Used], gap: float) -> Used | None:
     """Who used the processor. Of several the one that now waits for the GIL: the others compute without it."""
     busy = [each for each in used if each.cpu >= 0.5 or (each.cpu * gap >= GAP and each.cpu + each.waited >= 0.8)]
-    return max(busy, key=lambda each: (each.watch.vitals.sleeps(), each.cpu)) if len(busy) > 1 else next(iter(busy), None)
+    return max(busy, key=lambda each: (each.watch.probe.sleeps(), each.cpu)) if len(busy) > 1 else next(iter(busy), None)

@@ -235,23 +235,23 @@ class Monitor:
         seen, found = self._seen, {}
         half, goes_on, clocks = (now - self._last_look) * 0.5e9, True, []
         for holder, turn in self._pool.turns():
-            _, running, batch, vitals = turn
-            clock = vitals.cpu_ns()
-            clocks.append((vitals, clock))
+            _, running, batch, probe = turn
+            clock = probe.cpu_ns()
+            clocks.append((probe, clock))
             found[holder] = running, batch
             if seen.get(holder) == (running, batch):
                 self._watches.setdefault(
                     holder, Watch.since_last(holder, turn, self._last_look, self._pool.options.stall_after)
                 )
                 goes_on = False
-            elif holder not in seen or clock - vitals.noted < half:
+            elif holder not in seen or clock - probe.noted < half:
                 goes_on = False
         if not goes_on or not clocks:
             self._glances = 0
             return False
         self._seen = found
-        for vitals, clock in clocks:
-            vitals.noted = clock
+        for probe, clock in clocks:
+            probe.noted = clock
         self._watches.clear()
         self._gaps.glanced()
         self._glances += 1
@@ -314,7 +314,7 @@ class Monitor:
         if watch.turn_since == now:  # a new turn
             watch.unseen = (now - self._looked_at + self._kept_gil) / 2
             rested = worker not in self._seen or watch.rested(now - self._last_look)
-            if (rested or self._quick > 0) and watch.vitals.sleeps():
+            if (rested or self._quick > 0) and watch.probe.sleeps():
                 watch.still = 1
         elif processor is None:
             if self._pool.compute_gate.includes(worker) and watch.sleeps():
@@ -355,7 +355,7 @@ class Monitor:
     def _see_to_interval(self, now: float, known: dict[Any, Watch]) -> None:
         """Lower the switch interval while a turn computes and another thread of ours wants to run."""
         if len(self._watches) > 1 and any(
-            known.get(holder) is watch and watch.vitals.cpu_ns() > watch.vitals.noted and now - watch.since > TICK
+            known.get(holder) is watch and watch.probe.cpu_ns() > watch.probe.noted and now - watch.since > TICK
             for holder, watch in self._watches.items()
         ):
             self.crowded()
@@ -427,7 +427,7 @@ class Monitor:
             return False
         suspect = coro.cr_code, start_of(coro.cr_code) if task is starting else point
         if watch.still:
-            if not (GIL_BUILD() and watch.vitals.waits_for_futex()):
+            if not (GIL_BUILD() and watch.probe.waits_for_futex()):
                 self._pool.blocking_sites.caught(*suspect, False)
             return False
         watch.suspect = suspect
@@ -442,7 +442,7 @@ class Monitor:
         for holder in holders:
             thread = holder.thread if isinstance(holder, Worker) else holder._seat.thread  # type: ignore[attr-defined]
             running = self._pool.task_of_turn(holder) or (holder.running if isinstance(holder, Worker) else holder._running)
-            where = self.report.place_of(holder.vitals)
+            where = self.report.place_of(holder.probe)
             warnings.warn(
                 f"thread {thread.name} is stuck at {where} and was left behind; it runs {running!r}",  # type: ignore[union-attr]
                 StuckThreads,

@@ -48,6 +48,7 @@ class Watch:
         "kept_until",
         "over",
         "posted",
+        "probe",
         "ran_at",
         "report_at",
         "reported",
@@ -59,14 +60,13 @@ class Watch:
         "turn_clock",
         "turn_since",
         "unseen",
-        "vitals",
     )
 
     def __init__(self, holder: Worker | ThreadStrand, turn: Turn, item: int, now: float, stall_after: float) -> None:
         self.holder, self.item = holder, item
-        self.strand, self.running, self.batch, self.vitals = turn
+        self.strand, self.running, self.batch, self.probe = turn
         self.since = self.turn_since = self.ran_at = now
-        self.first_clock = self.turn_clock = self.vitals.cpu_ns()
+        self.first_clock = self.turn_clock = self.probe.cpu_ns()
         self.first_wait = 0  # how long it had waited for a core by then, in all
         self.unseen = 0.0  # how long the turn may have lasted before it was seen, about
         self.still = 0  # looks in a row that found it asleep
@@ -84,7 +84,7 @@ class Watch:
     def since_last(cls, holder: Worker | ThreadStrand, turn: Turn, last: float, stall_after: float) -> Watch:
         """Of a turn that was seen at the last glance already."""
         watch = cls(holder, turn, item_of(holder), last, stall_after)
-        watch.first_clock = watch.turn_clock = watch.vitals.noted
+        watch.first_clock = watch.turn_clock = watch.probe.noted
         return watch
 
     def _run(self) -> None:
@@ -113,8 +113,8 @@ class Watch:
             if now - self.since > 2 * TICK:
                 self.report_at += now - 2 * TICK - self.since
                 self.since = now - 2 * TICK
-                self.first_clock = self.vitals.cpu_ns()
-            self.first_wait = self.vitals.schedule()[0]
+                self.first_clock = self.probe.cpu_ns()
+            self.first_wait = self.probe.schedule()[0]
             self.strand._post(self)
 
     def goes_on_from(self, before: Watch) -> None:
@@ -124,30 +124,30 @@ class Watch:
 
     def note(self, now: float) -> None:
         """Note the thread's clock; at the end of each look."""
-        clock = self.vitals.cpu_ns()
-        if clock != self.vitals.noted:
-            self.vitals.noted = clock
+        clock = self.probe.cpu_ns()
+        if clock != self.probe.noted:
+            self.probe.noted = clock
             self.ran_at = now
 
     def rested(self, seconds: float) -> bool:
         """Did the thread have the processor for less than half of the seconds since the last look, when it was noted?"""
-        return self.first_clock - self.vitals.noted < seconds * 0.5e9
+        return self.first_clock - self.probe.noted < seconds * 0.5e9
 
     def sleeps(self) -> bool:
         """Has the thread been asleep for two looks (more where it may be the GIL that it waits for)?"""
-        if self.vitals.cpu_ns() != self.vitals.noted or not self.vitals.sleeps():
+        if self.probe.cpu_ns() != self.probe.noted or not self.probe.sleeps():
             self.still = 0
             return False
         self.still += 1
-        return self.still >= 2 and not self.vitals.waits_for_futex()
+        return self.still >= 2 and not self.probe.waits_for_futex()
 
     def computed(self) -> float:
         """Seconds of CPU that it has used."""
-        return (self.vitals.cpu_ns() - self.first_clock) / 1e9
+        return (self.probe.cpu_ns() - self.first_clock) / 1e9
 
     def turn_computed(self) -> float:
         """Seconds of CPU that the turn has used since it was first seen."""
-        return (self.vitals.cpu_ns() - self.turn_clock) / 1e9
+        return (self.probe.cpu_ns() - self.turn_clock) / 1e9
 
     def excuse(self, seconds: float, now: float) -> None:
         """For so long up to now it was somebody else's doing."""

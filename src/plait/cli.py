@@ -21,7 +21,7 @@ from typing import Any
 import plait
 from plait import program
 from plait.defaults import serve_asyncio
-from plait.ps.ask import NoAnswer, ask
+from plait.ps.client import NoAnswer, ask
 from plait.ps.tree import tree
 from plait.settings import PARAMETERS, settings
 

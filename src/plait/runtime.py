@@ -20,7 +20,7 @@ from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task.task import Task, check_callable, check_coroutine
 from plait._rt.task.waiter import Waiter
 from plait.diagnose.report import Reporter, Stall
-from plait.ps.door import DOOR
+from plait.ps.server import SERVER
 from plait.settings import settings
 from plait.stats import Stats
 
@@ -71,7 +71,7 @@ class EventLoop(ThreadStrand):
         on_stall: Callable[[Stall], object] | None = None,
     ) -> None:
         options = settings(workers, handoff_after, max_threads, shutdown_grace, on_stall)
-        self.set_up(Pool(self, options, Reporter(on_stall), DOOR))
+        self.set_up(Pool(self, options, Reporter(on_stall), SERVER))
         self.belong_here()
         self._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
         self.make_signal_pipe()

@@ -36,9 +36,8 @@ import plait
 from plait import cli
 from plait._rt.strand.strand import Strand
 from plait._rt.task.task import Task
-from plait.ps import ask as asking
-from plait.ps import door
-from plait.ps.ask import NoAnswer, ask
+from plait.ps import client, server
+from plait.ps.client import NoAnswer, ask
 from plait.ps.tree import tree
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
@@ -422,9 +421,9 @@ def test_a_step_is_never_seen_without_its_task() -> None:
 
 
 def test_other_users_get_none(program: Start) -> None:
-    assert "refused" in door.DOOR.answer_to(os.geteuid() + 1)
-    assert "runtimes" in door.DOOR.answer_to(os.geteuid())
-    assert "runtimes" in door.DOOR.answer_to(0)
+    assert "refused" in server.SERVER.answer_to(os.geteuid() + 1)
+    assert "runtimes" in server.SERVER.answer_to(os.geteuid())
+    assert "runtimes" in server.SERVER.answer_to(0)
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     run = program(STUCK)
@@ -462,7 +461,7 @@ def test_nobody_answers(bystander: Any) -> None:
 
 def test_an_impostor_is_not_believed(bystander: Any) -> None:
     with socket.socket(socket.AF_UNIX) as impostor:
-        impostor.bind(door.address_of(bystander.pid))
+        impostor.bind(server.address_of(bystander.pid))
         impostor.listen()
         with pytest.raises(NoAnswer, match=f"another process, {os.getpid()}"):
             ask(bystander.pid, LONG)
@@ -485,8 +484,8 @@ def test_a_stopped_process(program: Start) -> None:
 
 
 def test_other_systems(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(asking, "sys", type(sys)("sys"))
-    asking.sys.platform = "darwin"
+    monkeypatch.setattr(client, "sys", type(sys)("sys"))
+    client.sys.platform = "darwin"
     assert cli.main(["ps", "1"]) == 1
     assert "Linux" in capsys.readouterr().err
 
@@ -514,7 +513,7 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_that_is_taken() -> None:
     with socket.socket(socket.AF_UNIX) as other:
-        other.bind(door.address_of(os.getpid()))
+        other.bind(server.address_of(os.getpid()))
         fds = open_fds()
         assert plait.run(spawns(3)) == 3
         assert open_fds() == fds
@@ -557,14 +556,14 @@ def test_a_caller_who_does_not_read_delays_nobody(monkeypatch: pytest.MonkeyPatc
 
     async def main() -> None:
         await plait.spawn(value(1))
-        calling.connect(door.address_of(os.getpid()))
+        calling.connect(server.address_of(os.getpid()))
         await hear(asked)
 
-    monkeypatch.setattr(door, "snapshot", long_answer)
+    monkeypatch.setattr(server, "snapshot", long_answer)
     with socket.socket(socket.AF_UNIX) as calling:
         fds, began = open_fds(), time.monotonic()
         plait.run(main())
-        assert time.monotonic() - began < door.JOIN_SECONDS
+        assert time.monotonic() - began < server.JOIN_SECONDS
         assert plait_threads() == []
         assert open_fds() == fds
 
@@ -572,7 +571,7 @@ def test_a_caller_who_does_not_read_delays_nobody(monkeypatch: pytest.MonkeyPatc
 def test_an_answer_that_fails_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         await plait.spawn(value(1))
-        monkeypatch.setattr(door, "snapshot", lambda _pools: 1 / 0)
+        monkeypatch.setattr(server, "snapshot", lambda _pools: 1 / 0)
         with pytest.raises(NoAnswer, match="its log tells"):
             await ask_ourselves()
         monkeypatch.undo()
@@ -653,9 +652,9 @@ def test_a_forks_child_does_not_answer_for_its_parent(tmp_path: Path) -> None:
 
 def test_a_door_that_the_system_ran_out_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """An accept that fails is tried again."""
-    listening = door._Listener
+    listening = server._Listener
     failed: list[bool] = []
-    monkeypatch.setattr(door, "RETRY", 0.001)
+    monkeypatch.setattr(server, "RETRY", 0.001)
 
     class Failing(socket.socket):
         def accept(self) -> Any:
@@ -664,8 +663,8 @@ def test_a_door_that_the_system_ran_out_for(monkeypatch: pytest.MonkeyPatch) -> 
                 raise OSError(24, "Too many open files")
             return super().accept()
 
-    monkeypatch.setattr(door.socket, "socket", Failing)
-    assert listening is door._Listener
+    monkeypatch.setattr(server.socket, "socket", Failing)
+    assert listening is server._Listener
     assert plait.run(answered()) == os.getpid()
     assert len(failed) == 3
     eventually_in_thread(lambda: plait_threads() == [])

@@ -82,9 +82,9 @@ class Options:
 class Pool:
     """What the strands of one `plait.run` share."""
 
-    def __init__(self, main: ThreadStrand, options: Options, report: Any, door: Any = None) -> None:
+    def __init__(self, main: ThreadStrand, options: Options, report: Any, ps_server: Any = None) -> None:
         self.main = main
-        self.door = door if options.answers else None  # where `plait ps` is answered; the process's, for all of its pools
+        self.ps_server = ps_server if options.answers else None  # answers `plait ps`; the process's, for all of its pools
         self.options = options
         self.injector: deque[Strand | Task[Any]] = deque()
         self.tasks: dict[Task[Any], None] = {}  # strongly, those that outlived their first step; half the size of a set
@@ -182,8 +182,8 @@ class Pool:
 
     def unwatch(self) -> None:
         """The interpreter ends, and nobody has closed the loop: no thread of ours keeps it from saying so."""
-        if self.door is not None:
-            self.door.close(self)
+        if self.ps_server is not None:
+            self.ps_server.close(self)
         self.monitor.stop()
         self.watched = False
 
@@ -193,8 +193,8 @@ class Pool:
         self.monitor = Monitor(self, self.monitor.report.anew())
 
     def _open_door(self) -> None:
-        if self.door is not None:
-            self.door.open(self)
+        if self.ps_server is not None:
+            self.ps_server.open(self)
 
     def check_open(self) -> None:
         """Raise unless work may be given to this pool."""
@@ -350,7 +350,7 @@ class Pool:
         """How many of our threads wait for something other than the GIL."""
         count = len(self.parking.parked) + len(self.spares) + int(self.monitor.started)
         count += sum(strand._parked for strand in (self.main, *self.pinned))
-        count += int(self.door is not None and self.door.is_open())
+        count += int(self.ps_server is not None and self.ps_server.is_open())
         return count if self._blocking_pool is None else count + self._blocking_pool.idle()
 
     def deliver(self, handles: Iterable[Any]) -> None:
@@ -409,8 +409,8 @@ class Pool:
                 return []
             self.stopping = self.closed = True
         self._stopped_by = None
-        if self.door is not None:
-            self.door.close(self)
+        if self.ps_server is not None:
+            self.ps_server.close(self)
         self.monitor.stop()
         least, most = JOIN_SECONDS
         until = Clock.monotonic() + min(max(least, self.options.shutdown_grace), most)
@@ -475,8 +475,8 @@ def _after_fork() -> None:
             pool.orphaned = pool.closed = pool.stopping = True
         else:  # it had a monitor, no more
             pool.forget_monitor()
-        if pool.door is not None:
-            pool.door.forget()
+        if pool.ps_server is not None:
+            pool.ps_server.forget()
 
 
 def _at_exit() -> None:

@@ -1,1 +1,1 @@
-"""`plait ps`: what the tasks of a running process do. It answers (door.py, snapshot.py), we ask and print (ask.py, tree.py)."""
+"""`plait ps`: what the tasks of a running process do. It answers (server.py, snapshot.py), client.py asks, tree.py prints."""

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from plait.ps.door import address_of, peer_of
+from plait.ps.server import address_of, peer_of
 
 WORKING = 60.0  # seconds for a process that took notice: it may have a million tasks
 _SILENT = """process {pid} does not answer. It may

@@ -1,4 +1,4 @@
-"""Door: where a process that runs plait answers `plait ps`, for all of its runtimes.
+"""Server: where a process that runs plait answers `plait ps`, for all of its runtimes.
 
 It is an abstract Unix socket with the process's number in its name, so that there is no file to leave behind, and one thread
 that sleeps in `accept`: the loops may all be stuck just when somebody asks, and a sleeping thread costs nothing. Both are there
@@ -6,8 +6,8 @@ while a runtime has threads, that is from its start, or from its first `spawn` o
 Who connects is sent one JSON document, and need not say anything; users other than ours (and root) are refused.
 
 Ownership: `_pools` and `_listener` change under `_lock`, a re-entrant lock: a finaliser may close a runtime in the middle. The
-door's thread takes no lock of ours. A fork's child has no door until it runs plait itself: it closes the descriptors, and
-leaves the socket, which is its parent's too, as it is.
+listener's thread takes no lock of ours. A fork's child has no listener until it runs plait itself: it closes the descriptors,
+and leaves the socket, which is its parent's too, as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 def address_of(pid: int) -> str:
-    """The name of a process's door."""
+    """The name of a process's socket."""
     return f"\0plait-{pid}"
 
 
@@ -44,7 +44,7 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-class Door:
+class SnapshotServer:
     """One process's."""
 
     def __init__(self) -> None:
@@ -89,14 +89,14 @@ class Door:
 class _Listener:
     """The socket, and the thread that sleeps at it."""
 
-    def __init__(self, door: Door, listening: socket.socket) -> None:
-        self._door, self._listening = door, listening
+    def __init__(self, server: SnapshotServer, listening: socket.socket) -> None:
+        self._server, self._listening = server, listening
         self._calling: socket.socket | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="plait-ps", daemon=True)
 
     @classmethod
-    def start(cls, door: Door) -> _Listener | None:
+    def start(cls, server: SnapshotServer) -> _Listener | None:
         """None if the system gives no socket, or no thread, or somebody has the name: the program goes on without."""
         listening = None
         try:
@@ -104,7 +104,7 @@ class _Listener:
             listening.settimeout(None)  # whatever the program's default: a time-out would be a wake-up
             listening.bind(address_of(os.getpid()))
             listening.listen()
-            listener = cls(door, listening)
+            listener = cls(server, listening)
             listener._thread.start()
         except (OSError, RuntimeError) as error:
             logger.debug("`plait ps` will get no answer from this process: %s", error)
@@ -149,11 +149,11 @@ class _Listener:
         try:
             _, uid = peer_of(calling)
             calling.sendall(b"\n")  # we are here; the rest takes as long as there are tasks
-            calling.sendall(json.dumps(self._door.answer_to(uid)).encode())
+            calling.sendall(json.dumps(self._server.answer_to(uid)).encode())
         except OSError:  # it went away, or does not read
             pass
         except Exception:
             logger.exception("plait failed to answer `plait ps`")
 
 
-DOOR = Door()
+SERVER = SnapshotServer()

@@ -32,7 +32,10 @@ from plait._rt.task.task import Task
 from .baton import Actor, Killed, Lock, Schedule, acting
 
 SELECTOR = os.environ.get("PLAIT_SELECTOR", "")  # what the pollers stand on
-SCHEDULING = ("_rt/strand/strand.py", "_rt/sched/parking.py", "_rt/pool.py", "_rt/sched/worker.py", "_rt/sched/processor.py")
+SCHEDULING = (
+    "_rt/strand/strand.py", "_rt/sched/parking.py", "_rt/pool.py", "_rt/sched/worker.py", "_rt/sched/processor.py",
+    "_rt/ground/run_queue.py",
+)  # fmt: skip
 TASKS = ("_rt/strand/strand.py", "_rt/task/task.py", "_rt/task/waiter.py", "_rt/sched/worker.py", "sync.py", "taskgroup.py")
 
 

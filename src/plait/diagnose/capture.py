@@ -4,7 +4,7 @@ On a free-threaded build `sys._current_frames()` stops the world, which can take
 seen on 3.13t): there the thread is sent a signal whose handler, `faulthandler`'s, writes its own stack into a memory file
 (0.2-0.4 ms, and it stops nobody). On a GIL build `sys._current_frames()` is cheap and tells the exact call as well.
 
-A signal is sent under the lock that the thread's exit takes (vitals.py, K1): signalling a finished thread crashes.
+A signal is sent under the lock that the thread's exit takes (thread_probe.py, K1): signalling a finished thread crashes.
 """
 
 from __future__ import annotations

@@ -33,15 +33,16 @@ class ThreadProbe:
         self.ident = self.tid = -1
         self._clock: int | None = -1
         self._files: dict[str, int] = {}  # kept open: opening one takes longer than reading it
-        self.begun = 0.0  # when, by our clock
+        self.begun = 0.0  # when, by our clock; a main strand's thread, its first run
         self.noted = 0  # its CPU clock at the monitor's last look; the monitor's own once the thread has begun
         self.noted_schedule = 0, 0
 
     def begin(self) -> None:
         """Called by the thread itself, first."""
-        self.ident, self.tid = threading.get_ident(), threading.get_native_id()
+        before, self.ident, self.tid = self.tid, threading.get_ident(), threading.get_native_id()
         self._clock = _clock_of(self.ident) if _clock_of is not None else None
-        self.begun, self.noted = Clock.monotonic(), self.cpu_ns()
+        if self.tid != before:
+            self.begun, self.noted = Clock.monotonic(), self.cpu_ns()
         self.alive = True
 
     def end(self) -> None:

@@ -101,7 +101,7 @@ class ThreadStrand(Strand):
             if pool.options.watch_main:
                 pool.watch()
             if pool.watched:
-                pool.monitor.wake()
+                pool.monitor.run_begins(self)
             sys.set_asyncgen_hooks(*asyncgens.hooks)
             _set_running_loop(self)
             self._run_until_stopped()

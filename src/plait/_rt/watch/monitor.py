@@ -111,6 +111,13 @@ class Monitor:
             self._looked_at = Clock.monotonic()  # what it calls next may keep the GIL from us
             self._bell.set()
 
+    def run_begins(self, strand: ThreadStrand) -> None:
+        """A main strand is run, on the calling thread: what that computed between two runs, while we slept, is not held against
+        it."""
+        if self._asleep:
+            strand.probe.noted = strand.probe.cpu_ns()
+            self.wake()
+
     def begin_now(self) -> None:
         """There are workers."""
         self._alone = False

@@ -95,6 +95,8 @@ class Gaps:
 
     def _note_schedules(self, others: Iterable[ThreadProbe]) -> float:
         for probe in (self._probe, *others):
+            if not probe.alive:  # a main strand's between two runs: what was noted last holds for the next
+                continue
             before = Clock.monotonic()
             probe.noted_schedule = probe.schedule()
             gap = Clock.monotonic() - before

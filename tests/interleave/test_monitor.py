@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,8 @@ FILES = ((*SCHEDULING, "_rt/watch/monitor.py"), ("_rt/watch/monitor.py",), ("_rt
 def test_falling_asleep_against_the_first_spawn() -> None:
     """The main strand goes on, starts the workers, gives them a step that lasts, and parks: the monitor sees that step.
 
-    Mutation caught: the main strand is asked after the workers (it has parked by then, and they were not there before).
+    Mutations caught: the main strand is asked after the workers (it has parked by then, and they were not there before); a
+    monitor that does not sleep after all leaves the time of its last look infinite.
     """
     for seed in seeds():
         with rig(seed, FILES[seed % 3], 0) as r:
@@ -46,4 +48,5 @@ def test_falling_asleep_against_the_first_spawn() -> None:
             r.actor("monitor", monitor._falls_asleep)
             r.run()
             r.expect(slept == [False], "the monitor slept beside a step that lasts")
+            r.expect(monitor._looked_at < math.inf, "the next look would take the step for one that has just begun")
             r.main._thread_id = None

@@ -55,6 +55,50 @@ def test_the_collector_lets_no_frame_go_that_is_looked_at(tmp_path: Path) -> Non
     assert code == 0, err
 
 
+LOOKS = """
+import faulthandler, gc, sys, threading, time
+from plait.diagnose.capture import FREE_THREADED, calls_of
+
+def lets_go(phase, info):
+    for _ in range(2000):
+        pass
+
+gc.callbacks.append(lets_go)
+sys.setswitchinterval(0.0001)
+gc.set_threshold(11)
+until = time.monotonic() + 1.5
+main = threading.get_ident()
+
+def starts():
+    while time.monotonic() < until:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+
+def looks():
+    kept, looks = [], 0
+    while time.monotonic() < until:
+        looks += 1
+        for _ in range(looks % 12):
+            kept.append([])
+        calls_of(main)
+        del kept[2000:]
+
+threads = [threading.Thread(target=each, daemon=True) for each in (starts, starts, *([] if FREE_THREADED else [looks]))]
+faulthandler.dump_traceback_later(15, exit=True)
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_look_waits_for_no_thread_that_begins(tmp_path: Path) -> None:
+    """(Up to 3.11 the collector could run while the interpreter locked its list of threads, and let go of the GIL.)"""
+    code, _, err = Program(tmp_path, LOOKS).end()
+    assert code == 0, err
+
+
 def test_who_has_the_collector_off_finds_it_off() -> None:
     gc.disable()
     try:

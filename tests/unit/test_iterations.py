@@ -16,6 +16,8 @@ from unit_helpers import LONG, eventually, everywhere, in_plait
 
 import plait
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.gil_yield import GIL_YIELD
+from plait._rt.ground.here import here
 from plait._rt.strand.thread_strand import ThreadStrand
 
 
@@ -68,6 +70,33 @@ def test_the_only_timer_comes_between_short_computations(monkeypatch: pytest.Mon
         assert min(late) <= 2, f"steps made after the timer was due: {late}"
 
     plait.run(main(), workers=1)
+
+
+@in_plait(workers=1)
+async def test_a_finaliser_sets_a_timer_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the worker runs no strand but an errand."""
+    fired: list[int] = []
+
+    class Late:
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+
+        def __del__(self) -> None:
+            self.loop.call_later(0.005, fired.append, 1)
+
+    kept: list[Late] = []
+    drain = type(GIL_YIELD)._drain
+    monkeypatch.setattr(type(GIL_YIELD), "_drain", lambda errand, worker: (kept.clear(), drain(errand, worker)))
+
+    async def leaves_it() -> None:
+        kept.append(Late())
+        worker: Any = here.worker
+        worker.proc.queue.append(GIL_YIELD)
+        await plait.checkpoint()
+        await plait.checkpoint()
+
+    await plait.spawn(leaves_it())
+    await eventually(lambda: fired == [1])
 
 
 @everywhere

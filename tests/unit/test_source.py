@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from unit_helpers import LONG
 
-from plait.diagnose import source
+from plait.diagnose import garbage, source
 from plait.diagnose.capture import Frame, calls_from, frames_of
-from plait.diagnose.collector import one_is_under_way
+from plait.diagnose.garbage import one_is_under_way
 from plait.diagnose.line import call_at
-from plait.diagnose.source import parsed_file
+from plait.diagnose.source import _parsed_file
 
 FILE = "/planted/program.py"
 
@@ -33,7 +33,7 @@ def frames_at_stop(source: str) -> list[Frame]:
     """The program's frames when the library stops, innermost first."""
     source = textwrap.dedent(source)
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
-    parsed_file.cache_clear()
+    _parsed_file.cache_clear()
     found: list[Frame] = []
 
     def stop(*_: Any, **__: Any) -> Any:
@@ -175,7 +175,7 @@ def native(line: str, kind: str, detail: str = "", function: str = "main") -> st
     """What is named by the line alone where no frame is inside."""
     source = f"def known(): pass\nasync def main(self):\n    {line}\n"
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
-    parsed_file.cache_clear()
+    _parsed_file.cache_clear()
     return call_at(Frame(FILE, 3, function), None, kind, detail)
 
 
@@ -234,7 +234,7 @@ def test_a_lambda_s_calls_are_its_own(line: str, function: str, expected: str | 
 def test_a_function_on_one_line() -> None:
     source = "def a(x=len(y)): time.sleep(float(x))\nclass B: pass\n"
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
-    parsed_file.cache_clear()
+    _parsed_file.cache_clear()
     assert call_at(Frame(FILE, 1, "a"), None, "blocked", "clock_nanosleep") == "time.sleep"
     assert call_at(Frame(FILE, 1, "a"), None, "cpu") == "time.sleep"
     assert call_at(Frame(FILE, 1, "<module>"), None, "blocked", "clock_nanosleep") is None
@@ -243,7 +243,7 @@ def test_a_function_on_one_line() -> None:
 def test_a_line_in_a_loop_is_known_by_the_file() -> None:
     source = "def main():\n    for x in y:\n        if x:\n            z.append_all(x)\n    return z.append_all(1)\n"
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
-    parsed_file.cache_clear()
+    _parsed_file.cache_clear()
     assert call_at(Frame(FILE, 4, "main"), None, "cpu") is None
     assert call_at(Frame(FILE, 4, "main"), None, "blocked", "read") == "z.append_all"
     assert call_at(Frame(FILE, 5, "main"), None, "cpu") == "z.append_all"
@@ -259,7 +259,8 @@ def test_no_source_no_call(file: str, position: Any) -> None:
 def test_no_tree_is_made_while_another_thread_collects(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be in the middle of making one: up to 3.11.7 the program's `ast.parse` failed with SystemError."""
     monkeypatch.setattr(source, "_ONE_TREE_AT_A_TIME", True)
-    monkeypatch.setattr(source, "LOOKS", 3)
+    garbage.loop_is_made()
+    garbage.watch()
     go, collects = threading.Event(), threading.Event()
 
     class Waits:
@@ -284,3 +285,4 @@ def test_no_tree_is_made_while_another_thread_collects(monkeypatch: pytest.Monke
     thread.join()
     assert not one_is_under_way()
     assert source.parsed_line("call()") is not None
+    garbage.unwatch()

@@ -145,7 +145,7 @@ class Pool:
             self._start_workers()
             self.watch()
             self.monitor.begin_now()
-            self._open_door()
+            self._open_server()
 
     def _start_workers(self) -> None:
         """As many as the system gives threads for; RuntimeError if that is none, and the next spawn tries again."""
@@ -178,7 +178,7 @@ class Pool:
                 logger.warning("no thread for plait's monitor (%s), so nothing is handed off: %s", error, MORE_THREADS)
                 return
             self.watched = True
-            self._open_door()
+            self._open_server()
 
     def unwatch(self) -> None:
         """The interpreter ends, and nobody has closed the loop: no thread of ours keeps it from saying so."""
@@ -192,7 +192,7 @@ class Pool:
         self.watched = False
         self.monitor = Monitor(self, self.monitor.report.anew())
 
-    def _open_door(self) -> None:
+    def _open_server(self) -> None:
         if self.ps_server is not None:
             self.ps_server.open(self)
 

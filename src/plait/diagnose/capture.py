@@ -34,7 +34,7 @@ COLLECTS_BETWEEN_STEPS = sys.version_info >= (3, 12)  # the collector; of steps 
 SIGNAL: int = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") and hasattr(faulthandler, "register") else 0
 _LINE = re.compile(rb'  File "(.*)", line (\d+) in (.*)')
 _RECENT = 0.090  # seconds; an answer to a question asked since then is of the same step, which has lasted longer
-_SPIN = 0.000_05  # seconds; less than the switch interval ever is (interval.py)
+_SPIN = 0.000_05  # seconds; less than the switch interval ever is (switch_interval.py)
 _LOOKING = 0.002  # seconds; what a report of the monitor's may take
 _PATIENCE = 0.005  # seconds to wait for an answer: a thread that gets no core, or sleeps deeply (D), gives none
 _lock = threading.Lock()
@@ -83,15 +83,15 @@ def frame_of(ident: int) -> Iterator[FrameType | None]:
     """The innermost frame of thread ident, and time to walk from there; None if it has ended. Not on a free-threaded build.
 
     Up to 3.11 the collector runs where something is allocated: in the middle of `f_back`, where a finaliser may let go of the
-    GIL. Then the thread goes on, and the interpreter crashes at its frame, which is no more. So it is held off meanwhile; while
-    another thread does so the answer is None.
+    GIL. Then the thread goes on, and the interpreter crashes at its frame, which is no more. Or in the middle of
+    `_current_frames`, which has a lock then that each thread takes that begins or ends. So the collector is held off meanwhile;
+    while another thread does so the answer is None.
     """
-    frame = sys._current_frames().get(ident)
     if COLLECTS_BETWEEN_STEPS:
-        yield frame
+        yield sys._current_frames().get(ident)
     else:
         with held_off() as held:
-            yield frame if held else None
+            yield sys._current_frames().get(ident) if held else None
 
 
 def calls_of(ident: int) -> list[Call]:

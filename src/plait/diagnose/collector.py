@@ -17,31 +17,29 @@ _was_on = False  # when the one who holds it off began; that one's own
 
 
 @contextmanager
-def held_off(timeout: float = 0.0) -> Iterator[bool]:
-    """No collection begins by itself meanwhile. False if another thread holds it off for longer than timeout, in seconds."""
+def held_off() -> Iterator[bool]:
+    """No collection begins by itself meanwhile; False if another thread holds it off.
+
+    (A `gc.disable()` or `gc.enable()` of the program's in these microseconds can't be told from ours, and is undone.)
+    """
     global _was_on
-    if not _holding.acquire(timeout=timeout):
+    forks.in_child(_after_fork)
+    if not _holding.acquire(False):
         yield False
         return
-    forks.in_child(_after_fork)
-    _was_on = gc.isenabled()
-    gc.disable()
     try:
+        _was_on = gc.isenabled()
+        gc.disable()
         yield True
     finally:
         _turn_on()
         _holding.release()
 
 
-def one_is_under_way() -> bool:
-    """Is another thread in the middle of a collection? (While it is, a collection that is asked for does nothing.)"""
-    before = gc.get_stats()[0]["collections"]
-    gc.collect(0)
-    return bool(gc.get_stats()[0]["collections"] == before)
-
-
 def _turn_on() -> None:
+    global _was_on
     if _was_on:
+        _was_on = False
         gc.enable()
 
 

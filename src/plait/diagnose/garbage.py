@@ -3,8 +3,9 @@
 `gc.callbacks` calls `_note` on the collecting thread, before and after. It writes that thread's entry in `_began`, and appends
 to `_last`: one list for all threads, since one of each would stay when its thread has ended. One thread collects at a time.
 
-It is called from the import of plait on, and notes nothing while no runtime watches. A free-threaded 3.13 crashes where one
-thread changes `gc.callbacks` while another goes through it, and a runtime that begins can't know who collects.
+It is in `gc.callbacks` while a runtime watches: a Ctrl-C that comes in the middle of a collection is lost to a callback, unless
+a handler such as `asyncio.Runner`'s takes it. But a free-threaded 3.13 goes through that list without a lock, and crashes where
+another thread changes it just then. So there the thread that makes the first loop adds it, once, and nobody takes it out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 from plait._rt.ground import forks
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.run_queue import items_of
-from plait.diagnose.capture import Call, calls_from
+from plait._rt.ground.settle import Settle
+from plait.diagnose.capture import FREE_THREADED, Call, calls_from
 
 _Span = tuple[int, float, float, list[Call]]  # a collection: its thread, when it began and ended, and in what
 _began: dict[int, float] = {}
@@ -45,23 +47,52 @@ def _calls() -> list[Call]:
         return []
 
 
+def loop_is_made() -> None:
+    """On the thread that will run it, before the monitor's begins."""
+    if FREE_THREADED and _note not in gc.callbacks:
+        gc.callbacks.append(_note)
+
+
 def watch() -> None:
     """Begin to note collections; counted, for several runtimes may do so."""
-    forks.in_child(_after_fork)
     _users.append(None)
+    forks.in_child(_after_fork)
+    _settle()
 
 
 def unwatch() -> None:
     """The other end of `watch`."""
     _users.pop()
-    if not _users:
-        _last.clear()
+    _settle()
+
+
+def one_is_under_way() -> bool:
+    """Is another thread in the middle of a collection, as far as is noted? Asked on a GIL build, the collector held off."""
+    own, code = threading.get_ident(), _note.__code__
+    if any(ident != own for ident in list(_began)):
+        return True
+    return any(frame.f_code is code for ident, frame in sys._current_frames().items() if ident != own)  # it is about to note
 
 
 def _after_fork() -> None:
     """In the child: who watched stayed with the parent."""
     _users.clear()
     _began.clear()
+    _settle.after_fork()
+
+
+def _listen() -> None:
+    if not _users:
+        _last.clear()
+    if FREE_THREADED:
+        return
+    if _users and _note not in gc.callbacks:
+        gc.callbacks.append(_note)
+    elif not _users and _note in gc.callbacks:
+        gc.callbacks.remove(_note)
+
+
+_settle = Settle(_listen)
 
 
 def seconds_since(ident: int, since: float, now: float) -> float:
@@ -76,6 +107,3 @@ def calls_since(ident: int, since: float) -> list[Call]:
     """What the longest collection since then interrupted, of what was noted."""
     spans = [(end - start, calls) for thread, start, end, calls in items_of(_last) if thread == ident and start >= since]
     return max(spans, key=lambda span: span[0], default=(0.0, []))[1]
-
-
-gc.callbacks.append(_note)

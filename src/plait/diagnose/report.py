@@ -158,6 +158,7 @@ class Reporter:
     """Makes the reports of one runtime."""
 
     def __init__(self, on_stall: Callable[[Stall], object] | None) -> None:
+        garbage.loop_is_made()
         self._on_stall = on_stall
         self._places: dict[Any, _Place] = {}
         self._open: dict[Any, tuple[_Place, Stall, bool]] = {}  # watch -> its place, the last report, whether it was said
@@ -190,7 +191,8 @@ class Reporter:
         """Turn, stack and task of all that runs, on a GIL build before anybody can go on; the caller has just got the GIL."""
         if FREE_THREADED:
             return {}
-        return {holder: (turn, calls_of(turn[3].ident), pool.task_of_turn(holder)) for holder, turn in pool.turns()}
+        caught = {holder: (turn, calls_of(turn[3].ident), pool.task_of_turn(holder)) for holder, turn in pool.turns()}
+        return {holder: found for holder, found in caught.items() if found[1]}
 
     def began(self, pool: Any, watch: Any) -> bool:
         """The step of watch lasts longer than 0.1 s; False if it is not to blame so far, or has ended meanwhile."""
@@ -264,7 +266,12 @@ class Reporter:
 
     def place_of(self, probe: Any) -> str:
         """Where the thread of probe is: the innermost place of the user's, as far as that can be told."""
-        stack = next(filter(None, (stack_of(probe) for _ in range(ASKED))), [])
+        stack = stack_of(probe)
+        for _ in range(ASKED):
+            if stack:
+                break
+            Clock.sleep(0.001)
+            stack = stack_of(probe)
         at = innermost_user_frame(stack) or next(iter(stack), None)
         return f"{at.file}:{at.line} in {at.function}" if at is not None else "an unknown place"
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from plait._rt.ground.clock import Clock
+from plait.diagnose import garbage
 from plait.diagnose.capture import Frame
-from plait.diagnose.collector import held_off, one_is_under_way
+from plait.diagnose.collector import held_off
 
 N = TypeVar("N", bound=ast.AST)
 ENTERS = ("__enter__", "__exit__", "__aenter__", "__aexit__")
@@ -23,7 +24,7 @@ _UNREADABLE = (SyntaxError, ValueError, RecursionError, SystemError)
 # Up to 3.11.7 and 3.12.1 all threads count the depth of their trees in one place (cpython#106905): one that is interrupted by a
 # collection while it makes a tree, and another that makes one meanwhile, fail with SystemError.
 _ONE_TREE_AT_A_TIME = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2)
-LOOKS, WAIT = 100, 0.001  # how often, and how many seconds in between, it is looked whether a collection is over
+TRIES = 5
 # What a line may be: a statement, the head of one, an `elif` or `else`, an `except` or `finally`
 _FORMS = ("{}", "{} pass", "if 1: pass\n{} pass", "try: pass\n{} pass")
 
@@ -76,24 +77,30 @@ def parsed_line(text: str) -> ast.Module | None:
     return None
 
 
-@functools.lru_cache(8)
 def parsed_file(file: str) -> ast.Module | None:
     """The file, if it can be had and is Python."""
     try:
-        return _parse("".join(linecache.getlines(file)))  # type: ignore[no-any-return]
+        return _parsed_file(file)
     except _UNREADABLE:
         return None
 
 
+@functools.lru_cache(8)
+def _parsed_file(file: str) -> ast.Module:
+    return _parse("".join(linecache.getlines(file)))  # type: ignore[no-any-return]
+
+
 def _parse(text: str, mode: str = "exec") -> Any:
-    """As ast.parse; but on an interpreter where that matters, while no other thread is in the middle of one."""
+    """As ast.parse; SystemError where another thread may be in the middle of one, on an interpreter where that matters."""
     if not _ONE_TREE_AT_A_TIME:
         return ast.parse(text, mode=mode)
-    for _ in range(LOOKS):
-        with held_off(WAIT) as held:  # ours is not interrupted, and none of the program's from now on
-            if held and not one_is_under_way():
+    for _ in range(TRIES):
+        with held_off() as held:  # ours is not interrupted, and none of the program's from now on
+            if held:
+                if garbage.one_is_under_way():
+                    break
                 return ast.parse(text, mode=mode)
-        Clock.sleep(WAIT)
+        Clock.sleep(0.001)  # who looks at a stack is soon done
     raise SystemError("another thread collects garbage, perhaps while it makes a tree")
 
 

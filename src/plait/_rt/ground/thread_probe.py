@@ -42,7 +42,7 @@ class ThreadProbe:
         before, self.ident, self.tid = self.tid, threading.get_ident(), threading.get_native_id()
         self._clock = _clock_of(self.ident) if _clock_of is not None else None
         if self.tid != before:
-            self.begun, self.noted = Clock.monotonic(), self.cpu_ns()
+            self.begun, self.noted, self.noted_schedule = Clock.monotonic(), self.cpu_ns(), (0, 0)
         self.alive = True
 
     def end(self) -> None:

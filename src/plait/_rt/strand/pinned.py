@@ -108,9 +108,11 @@ class PinnedStrand(ThreadStrand):
         try:
             with pool._starting:  # who closes the pool says so under it, and looks for seats after that
                 pool.check_open()
+                pool.seats.append(strand._seat)  # before its thread can leave it
                 strand._seat.thread.start()
-                pool.seats.append(strand._seat)
         except RuntimeError:
+            if strand._seat in pool.seats:
+                pool.seats.remove(strand._seat)
             strand._finish()
             raise
         return strand
@@ -174,8 +176,10 @@ class PinnedStrand(ThreadStrand):
 
     def has_ended(self, until: float) -> bool:
         """Has the thread ended by then? One that is stuck is left to end with its step."""
-        self._seat.thread.join(max(0.0, until - Clock.monotonic()))
-        return not self._seat.thread.is_alive()
+        thread = self._seat.thread
+        if thread.ident is not None:  # else Ctrl-C came before it was started
+            thread.join(max(0.0, until - Clock.monotonic()))
+        return not thread.is_alive()
 
     async def _end(self) -> None:
         self._post(_Stop(self))

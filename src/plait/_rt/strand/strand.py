@@ -349,8 +349,8 @@ class Strand(AsyncioFace):
 
     def _add_timer(self, timer: Any) -> None:
         pool = self._pool
-        self._go_by_time()
         pool.timers.add(timer)
+        self._go_by_time()
         if timer._when < pool.parking.sleeps_until:  # (a worker, too, tells: its next step may block)
             pool.poller.wake()
 
@@ -417,8 +417,9 @@ class Strand(AsyncioFace):
         worker = here.worker
         if worker is not None and not worker.timed:
             worker.timed = True
-            if worker.running is not None:
-                worker.running._post(LOOK_AGAIN)  # its fast path does not look whether it is to go by time
+            running = worker.running
+            if isinstance(running, Strand):  # (not an errand)
+                running._post(LOOK_AGAIN)  # its fast path does not look whether it is to go by time
 
     def _sent(self) -> None:
         """The strand sent something, perhaps to itself: if it goes on, its worker looks at the poller first."""

@@ -115,7 +115,7 @@ class Monitor:
         """A main strand is run, on the calling thread: what that computed between two runs, while we slept, is not held against
         it."""
         if self._asleep:
-            strand.probe.noted = strand.probe.cpu_ns()
+            strand.probe.noted, strand.probe.noted_schedule = strand.probe.cpu_ns(), strand.probe.schedule()
             self.wake()
 
     def begin_now(self) -> None:
@@ -174,6 +174,7 @@ class Monitor:
 
     def _woke(self) -> None:
         self._asleep = False
+        self._looked_at = min(self._looked_at, Clock.monotonic())  # who woke us has perhaps set it
         self._idle_since = None
         self.report.summarise()
 
@@ -218,14 +219,17 @@ class Monitor:
     def _busy(self) -> bool:
         """Does anybody run, or is there work? Asked after `_asleep` is set, so whoever stops to be parked meanwhile wakes us.
 
-        Work goes from strands with a thread to workers, from worker to heir, and from all to the executor, and who gave it
-        away may park before we ask the next: so they are asked in that order. (Who was woken has left `parked` before it rings
-        for us, and has `running` set only later.)
+        Work goes from the main strand to workers, from worker to heir, from these to new pinned strands, and from all to the
+        executor, and who gave it away may park before we ask the next: so they are asked in that order. (Who was woken has left
+        `parked` before it rings for us, and has `running` set only later.)
         """
         pool = self._pool
-        if any(strand.is_running() and not strand._parked for strand in (pool.main, *pool.pinned)):
+        seats = len(pool.seats)
+        if _is_awake(pool.main):
             return True
         if len(pool.parking.parked) < len(pool.processors) or any(True for _ in pool.turns()):
+            return True
+        if any(_is_awake(strand) for strand in pool.pinned) or len(pool.seats) != seats:
             return True
         return bool(pool.injector) or any(lane.waiting() for lane in pool.lanes())
 
@@ -327,11 +331,11 @@ class Monitor:
             if self._pool.compute_gate.includes(worker) and watch.sleeps():
                 self._pool.compute_gate.leave(worker)  # it blocks, after all
             elif watch.handed_off is not None:
-                self._see_to_hog(worker, watch)
+                self._see_to_computing(worker, watch)
         elif self.something_waits(processor) and (watch.sleeps() or self._is_long(worker, watch, now)):
             self._hand_off(worker, watch, now)
 
-    def _see_to_hog(self, worker: Worker, watch: Watch, learned: bool = False) -> None:
+    def _see_to_computing(self, worker: Worker, watch: Watch, learned: bool = False) -> None:
         """It goes on computing without a processor."""
         learned = self._learn(watch) or learned
         if GIL_BUILD():
@@ -424,7 +428,7 @@ class Monitor:
         if watch.still:
             self._quick = QUICK_TICKS
         else:
-            self._see_to_hog(worker, watch, learned)
+            self._see_to_computing(worker, watch, learned)
 
     def _note(self, worker: Worker, watch: Watch) -> bool:
         """Note where worker's step is stuck; True if its place is one that computes."""
@@ -455,6 +459,10 @@ class Monitor:
                 StuckThreads,
                 stacklevel=3,
             )
+
+
+def _is_awake(strand: ThreadStrand) -> bool:
+    return strand.is_running() and not strand._parked
 
 
 def _watch(of: weakref.ref[Monitor], bell: threading.Event) -> None:

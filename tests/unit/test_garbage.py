@@ -92,3 +92,11 @@ def test_who_collects_while_nobody_watches_is_not_noted() -> None:
     assert not garbage._users
     collect(threading.Barrier(1))
     assert not garbage._began and not garbage._last
+
+
+def test_a_collection_that_goes_on_when_the_last_one_stops_watching_is_forgotten() -> None:
+    """Nobody would be told of its end, and the next runtime take it for one that lasts."""
+    garbage.watch()
+    garbage._note("start", {})
+    garbage.unwatch()
+    assert not garbage._began

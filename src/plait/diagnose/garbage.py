@@ -82,8 +82,9 @@ def _after_fork() -> None:
 
 
 def _listen() -> None:
-    if not _users:
+    if not _users:  # who is in the middle of one is not heard to end it
         _last.clear()
+        _began.clear()
     if FREE_THREADED:
         return
     if _users and _note not in gc.callbacks:

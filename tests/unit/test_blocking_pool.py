@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from unit_helpers import LONG
+from unit_helpers import LONG, eventually_in_thread
 
 from plait._rt.io import blocking_pool
 from plait._rt.io.blocking_pool import Lane
@@ -83,6 +83,7 @@ def test_calls_that_were_queued_are_done_or_cancelled_at_the_end() -> None:
     for cancel in (False, True):
         lane, let_go = Lane("lane", 1), threading.Event()
         first, second = lane.submit(let_go.wait, LONG), lane.submit(lambda: 7)
+        eventually_in_thread(first.running)
         lane.shutdown(wait=False, cancel_futures=cancel)
         with pytest.raises(RuntimeError, match="after shutdown"):
             lane.submit(int)

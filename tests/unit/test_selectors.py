@@ -42,6 +42,8 @@ def test_what_stands_on_the_pollers(name: str) -> None:
         "-p",
         "no:cacheprovider",
         "--timeout=40",
+        "-o",
+        "faulthandler_timeout=80",  # what that can't end: all stacks, and exit
         *ABOUT_IO,
     ]
     environment = {**os.environ, "PLAIT_SELECTOR": name, "PLAIT_SEEDS": "40"}

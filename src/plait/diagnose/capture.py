@@ -24,12 +24,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 from plait._rt.ground import forks
+from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
 from plait.diagnose.collector import held_off
 
 Call = tuple[CodeType, int]  # and the instruction that it is at
 
-FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+FREE_THREADED = not GIL_BUILD()
 COLLECTS_BETWEEN_STEPS = sys.version_info >= (3, 12)  # the collector; of steps of the interpreter's
 SIGNAL: int = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") and hasattr(faulthandler, "register") else 0
 _LINE = re.compile(rb'  File "(.*)", line (\d+) in (.*)')

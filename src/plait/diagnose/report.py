@@ -266,12 +266,11 @@ class Reporter:
 
     def place_of(self, probe: Any) -> str:
         """Where the thread of probe is: the innermost place of the user's, as far as that can be told."""
-        stack = stack_of(probe)
         for _ in range(ASKED):
+            stack = stack_of(probe)
             if stack:
                 break
             Clock.sleep(0.001)
-            stack = stack_of(probe)
         at = innermost_user_frame(stack) or next(iter(stack), None)
         return f"{at.file}:{at.line} in {at.function}" if at is not None else "an unknown place"
 

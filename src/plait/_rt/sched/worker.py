@@ -472,5 +472,5 @@ class Worker:
 
 
 _TURNS = range(1, BATCH + 1)
-_LOOKS = range(0 if getattr(sys, "_is_gil_enabled", lambda: True)() else 300)
+_LOOKS = range(0 if GIL_BUILD() else 300)
 _send: Any = CoroutineType.send

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
 
+from plait._rt.ground.build import GIL_BUILD
+
 BLOCK = 256
 
 _is_default = re.compile(r"Task-\d+").fullmatch
@@ -36,7 +38,7 @@ def _from_block() -> int:
         return next(numbers)
 
 
-_atomic = sys.version_info >= (3, 14) or getattr(sys, "_is_gil_enabled", lambda: True)()
+_atomic = sys.version_info >= (3, 14) or GIL_BUILD()
 next_number: Callable[[], int] = itertools.count(1).__next__ if _atomic else _from_block
 
 

@@ -59,9 +59,9 @@ class Epoll:
 class Select:
     """A selector's `select`, on which an actor waits."""
 
-    def __init__(self, schedule: Schedule, selector: Any) -> None:
+    def __init__(self, schedule: Schedule, selector: Any, lock: Lock) -> None:
         self._schedule, self._real = schedule, selector._select
-        selector._select, selector._lock = self, Lock(schedule, reentrant=True)
+        selector._select, selector._lock = self, lock
 
     def __call__(self, timeout: float | None) -> Any:
         if acting():
@@ -107,14 +107,14 @@ class Rig:
 
     def poller(self, poller: SharedPoller) -> SharedPoller:
         self._schedule_polls(poller)
-        poller._lock = Lock(self.schedule, reentrant=True)  # type: ignore[assignment]
         return poller
 
     def _schedule_polls(self, poller: Any) -> None:
+        poller._lock = Lock(self.schedule, reentrant=True)
         if SELECTOR in ("", "epoll"):
             poller._epoll = Epoll(self.schedule, poller._epoll)
         else:
-            Select(self.schedule, poller._epoll)
+            Select(self.schedule, poller._epoll, poller._lock)
 
     def actor(self, name: str, body: Callable[[], object], daemon: bool = False) -> Actor:
         return self.schedule.actor(name, body, daemon)

@@ -128,6 +128,30 @@ def test_where_counts_tell_nothing_none_is_used_again(counts: str, monkeypatch: 
     assert asked
 
 
+def test_nobody_meets_the_tasks_of_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends while a worker counts cancels the tasks that it finds, and its thread once died of that."""
+    found: list[Any] = []
+
+    async def looks() -> None:
+        pool = here.worker.pool  # type: ignore[union-attr]
+        tasks = [task for task in pool.all_tasks() if task.get_coro().cr_code is not worker.__code__]
+        found.extend([*tasks, *(turn for _, turn in pool.turns() if turn[0] is not pool.main)])
+        for task in tasks:
+            task.cancel()
+
+    async def worker() -> Any:
+        return here.worker
+
+    async def main() -> None:
+        one: Any = await plait.spawn(worker())
+        assert not found
+        assert one.own_refs > 0 or worker_module._compiles()
+
+    monkeypatch.setattr(worker_module, "_unknown", looks)
+    monkeypatch.setattr(worker_module, "_own_refs", None)
+    plait.run(main(), workers=1)
+
+
 def test_tracers_are_there_again_after_the_count(program: Any) -> None:
     code, out, err = program("""
 import sys, threading, plait

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import plait
-from plait._rt.ground.build import GIL_BUILD
-from plait._rt.io.poller import selector_names
+from plait._rt.io import selectors_poller
+from plait._rt.io.poller import ReadyHandle, SharedPoller, selector_names
 from plait._rt.io.selectors_poller import ONESHOT, READ, WRITE, Bell, Selector
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -29,9 +29,6 @@ ABOUT_IO = [
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(
-    not GIL_BUILD(), reason="a fault: without epoll, a free-threaded pool with hundreds of clients hangs now and then"
-)
 @pytest.mark.parametrize("name", FORCED)
 def test_what_stands_on_the_pollers(name: str) -> None:
     """The tests that are about I/O, in a process where that selector is forced; fewer seeds than usual."""
@@ -151,7 +148,7 @@ def test_without_what_only_linux_has(bare: bool, program: Any) -> None:
 @pytest.fixture(params=FORCED)
 def epoll(request: pytest.FixtureRequest) -> Iterator[Selector]:
     bell = Bell()
-    made = Selector(getattr(selectors, f"{request.param.capitalize()}Selector")(), bell.ring)
+    made = Selector(getattr(selectors, f"{request.param.capitalize()}Selector")(), bell.ring, threading.RLock())
     made.register(bell.fd, READ)
     made.bell = bell  # type: ignore[attr-defined]
     yield made
@@ -256,3 +253,50 @@ def test_a_mask_set_while_another_event_comes_is_kept(epoll: Selector, pair: Any
     epoll._select = select
     epoll.bell.silence()  # type: ignore[attr-defined]
     assert epoll.poll(1.0, 9) == [(fd, WRITE)]
+
+
+class _Nothing(ReadyHandle):
+    """Is never run."""
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_a_finaliser_of_who_polls_looks_at_the_poller(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another thread changes it. (A StreamWriter's asks for its descriptor.) Each once waited for the other's lock."""
+    shared = SharedPoller(name)
+    pairs = [socket.socketpair() for _ in range(2)]
+    (mine, _), (theirs, _) = pairs
+    for each in (mine, theirs):
+        shared.add(each.fileno(), READ, _Nothing())
+    pairs[0][1].send(b"x")
+    file_of, looked = selectors_poller._file_of, []
+    other = threading.Thread(target=shared.remove, args=(theirs.fileno(), READ, None), daemon=True)
+
+    def collects(fd: int) -> Any:
+        if fd == mine.fileno() and threading.current_thread() is polls and not looked:
+            looked.append(fd)
+            other.start()
+            while (frame := sys._current_frames().get(other.ident or 0)) and frame.f_code.co_name not in (
+                "remove",
+                "unregister",
+            ):
+                time.sleep(0.001)
+            time.sleep(0.05)  # it goes as far as it can
+            shared.watched(fd, None)
+        return file_of(fd)
+
+    monkeypatch.setattr(selectors_poller, "_file_of", collects)
+    polls = threading.Thread(target=shared.poll, args=(10,), daemon=True)
+    polls.start()
+    polls.join(20)
+    other.join(20)
+    assert looked
+    assert not polls.is_alive()
+    assert not other.is_alive()
+    assert not shared.watched(theirs.fileno(), None)[0]
+    shared.close()
+    for pair in pairs:
+        pair[0].close()
+        pair[1].close()

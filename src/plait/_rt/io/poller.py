@@ -11,7 +11,7 @@ epoll is `epoll.py`; elsewhere, or where PLAIT_SELECTOR names another, `selector
 
 SharedPoller: ownership and invariants
     P1  `_entries` and what is in them change under `_lock`, a re-entrant lock: a finaliser run by the garbage collector
-        in the middle of one change makes its own change whole. Nothing is run or posted under it.
+        in the middle of one change makes its own change whole. Nothing is run or posted under it, no other lock is taken.
     P2  To a strand it is level-triggered. epoll's entries are one-shot, for otherwise an idle worker would spin on an
         event that waits for its strand: an event disarms the descriptor, and a handle that has run arms it again.
         `entry.armed` is the mask the kernel has; a posted handle (`_posted`) is not armed for until it ran.
@@ -78,10 +78,11 @@ class _Wakeable:
     def __init__(self, selector: str = "") -> None:
         self._bell: Any = None
         self._epoll: Any
+        self._lock = RLock()
         with_epoll = epoll.HERE and selector in ("", "epoll")
         bell: Any = epoll.Bell() if with_epoll else selectors_poller.Bell()
         try:
-            self._epoll = epoll.open_epoll() if with_epoll else selectors_poller.open_selector(selector, bell.ring)
+            self._epoll = epoll.open_epoll() if with_epoll else selectors_poller.open_selector(selector, bell.ring, self._lock)
         except BaseException:  # there is no descriptor left, and the traceback would keep the bell's
             bell = None
             raise
@@ -197,7 +198,6 @@ class SharedPoller(_Wakeable):
 
     def __init__(self, selector: str = "") -> None:
         super().__init__(selector)
-        self._lock = RLock()
         self._entries: dict[int, _Entry] = {}
         self._round = 0
 
@@ -254,8 +254,9 @@ class SharedPoller(_Wakeable):
 
     def close(self) -> None:
         with self._lock:
-            self._entries.clear()
+            dropped, self._entries = self._entries, {}
             super().close()
+        dropped.clear()  # not under the lock: finalisers may run
 
     def poll(self, timeout: float | None) -> list[ReadyHandle]:
         self._round = this = self._round + 1

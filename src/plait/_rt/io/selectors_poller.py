@@ -4,8 +4,9 @@ A selector can't be changed by one thread while another waits in it (kqueue can;
 is noted, and whoever polls applies what was noted before it waits; if somebody waits already the bell ends that poll.
 
 Ownership and invariants
-    `_selector` belongs to whoever polls, one thread at a time. `_wanted` and `_files` change under `_lock`, which is
-    re-entrant, for finalisers. `_changed` is a list: any thread appends, who polls pops.
+    `_selector` belongs to whoever polls, one thread at a time. `_wanted` and `_files` change under `_lock`, the poller's own
+    re-entrant lock. (With two locks the poller would take the second under the first, and a finaliser that runs under the
+    second may call the poller, which takes the first.) `_changed` is a list: any thread appends, who polls pops.
     E1  No change is slept through: who changes appends first and looks at `_polling` after; who polls raises it first and
         pops after.
     E2  One-shot: an event that is reported takes the mask away, also one set since it came, which is why a user arms again
@@ -70,10 +71,9 @@ class Bell:
 class Selector:
     """A selector with epoll's methods. `ring` ends a poll that is under way."""
 
-    def __init__(self, made: selectors.BaseSelector, ring: Callable[[], None]) -> None:
-        self._selector, self._ring = made, ring
+    def __init__(self, made: selectors.BaseSelector, ring: Callable[[], None], lock: RLock) -> None:
+        self._selector, self._ring, self._lock = made, ring, lock
         self._select = made.select
-        self._lock = RLock()
         self._wanted: dict[int, int] = {}
         self._files: dict[int, Any] = {}
         self._changed: list[int] = []
@@ -212,7 +212,7 @@ def _is_closed(fd: int) -> bool:
     return False
 
 
-def open_selector(name: str, ring: Callable[[], None]) -> Selector:
+def open_selector(name: str, ring: Callable[[], None], lock: RLock) -> Selector:
     """By the name of its class, or the system's best."""
     made: selectors.BaseSelector = CLASSES[name]() if name else selectors.DefaultSelector()
-    return Selector(made, ring)
+    return Selector(made, ring, lock)

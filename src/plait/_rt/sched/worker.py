@@ -393,7 +393,8 @@ class Worker:
     def _own_refs(self) -> int:
         """How many references `_start` finds to a strand that only the worker knows; -1 if that can't be told for sure.
 
-        It is asked of `_start` itself, with tasks of ours, once a process: it differs between interpreters, and functions.
+        It is asked of `_start` itself, once a process: it differs between interpreters, and functions. A worker that the pool
+        doesn't list starts tasks of ours for that, which nobody else can find, to cancel them, say.
         Tracers and profilers may add references while they look, so none does; one that comes later makes strands look known,
         which is safe. A compiler may leave out references that an interpreted frame has, which is not.
         """
@@ -403,7 +404,7 @@ class Worker:
             sys.settrace(None)
             sys.setprofile(None)
             try:
-                _own_refs = -1 if _compiles() else self._count_own_refs()
+                _own_refs = -1 if _compiles() else Worker(self.pool, 0, None)._count_own_refs()
             finally:
                 sys.setprofile(profiler)
                 sys.settrace(tracer)

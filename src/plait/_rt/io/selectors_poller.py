@@ -4,9 +4,10 @@ A selector can't be changed by one thread while another waits in it (kqueue can;
 is noted, and whoever polls applies what was noted before it waits; if somebody waits already the bell ends that poll.
 
 Ownership and invariants
-    `_selector` belongs to whoever polls, one thread at a time. `_wanted` and `_files` change under `_lock`, the poller's own
-    re-entrant lock. (With two locks the poller would take the second under the first, and a finaliser that runs under the
-    second may call the poller, which takes the first.) `_changed` is a list: any thread appends, who polls pops.
+    `_selector` belongs to whoever polls, one thread at a time. `_watched` changes under `_lock`, the poller's own re-entrant
+    lock. (With two locks the poller would take the second under the first, and a finaliser that runs under the second may
+    call the poller, which takes the first.) Such a finaliser makes its change whole in the middle of another: who has called
+    a function since it read an entry looks whether it is still there. `_changed` is a list: any thread appends, who polls pops.
     E1  No change is slept through: who changes appends first and looks at `_polling` after; who polls raises it first and
         pops after.
     E2  One-shot: an event that is reported takes the mask away, also one set since it came, which is why a user arms again
@@ -74,32 +75,28 @@ class Selector:
     def __init__(self, made: selectors.BaseSelector, ring: Callable[[], None], lock: RLock) -> None:
         self._selector, self._ring, self._lock = made, ring, lock
         self._select = made.select
-        self._wanted: dict[int, int] = {}
-        self._files: dict[int, Any] = {}
+        self._watched: dict[int, tuple[int, Any]] = {}  # fd -> what is wanted of it, and its file
         self._changed: list[int] = []
         self._polling = False
 
     def register(self, fd: int, mask: int) -> None:
         with self._lock:
             file = _file_of(fd)
-            if fd in self._wanted and self._files[fd] == file:
+            if self._entry_of(fd)[1] == file:
                 raise FileExistsError(f"descriptor {fd} is registered")
-            self._wanted[fd], self._files[fd] = mask, file
+            self._watched[fd] = mask, file
         self._note(fd)
 
     def modify(self, fd: int, mask: int) -> None:
         with self._lock:
-            if fd not in self._wanted or not self._is_same(fd):
-                self._forget(fd)
+            if not self._replace(fd, self._entry_of(fd), mask):
                 raise FileNotFoundError(f"descriptor {fd} is not registered")
-            self._wanted[fd] = mask
         self._note(fd)
 
     def unregister(self, fd: int) -> None:
         with self._lock:
-            if fd not in self._wanted:
+            if self._watched.pop(fd, None) is None:
                 raise FileNotFoundError(f"descriptor {fd} is not registered")
-            self._forget(fd)
         self._note(fd)
 
     def poll(self, timeout: float | None, _most: int) -> list[tuple[int, int]]:
@@ -140,7 +137,7 @@ class Selector:
                 return
             if fd in made.get_map():
                 made.unregister(fd)  # a modify would not do: it may be another file by now
-            mask = self._mask_of(fd)
+            mask = self._entry_of(fd)[0]
             events = (EVENT_READ if mask & READ else 0) | (EVENT_WRITE if mask & WRITE else 0)
             if events:
                 try:
@@ -151,35 +148,36 @@ class Selector:
     def _take(self, fd: int, events: int) -> int:
         """What of events fd is watched for by now; none if its file is not the one that was registered."""
         with self._lock:
-            mask = self._mask_of(fd)
+            entry = self._entry_of(fd)
+            mask = entry[0]
             ready = mask & events
-            if mask and not self._is_same(fd):
-                self._forget(fd)
-                ready = 0
-            elif ready and mask & ONESHOT:
-                self._wanted[fd] = ONESHOT
-            else:
-                return ready
-        self._changed.append(fd)
-        return ready
+            wanted = ONESHOT if ready and mask & ONESHOT else mask
+            still = self._replace(fd, entry, wanted)
+        if wanted != mask or not still:
+            self._changed.append(fd)
+        return ready if still else 0
 
-    def _mask_of(self, fd: int) -> int:
-        """What fd is watched for. (Not by `get`: docs/design.md, "What CPython decides for us".)"""
+    def _entry_of(self, fd: int) -> tuple[int, Any]:
+        """What fd is watched for, and its file. (Not by `get`: docs/design.md, "What CPython decides for us".)"""
         try:
-            return self._wanted[fd]
+            return self._watched[fd]
         except KeyError:
-            return 0
+            return _NOT_WATCHED
 
-    def _is_same(self, fd: int) -> bool:
-        try:
-            return bool(self._files[fd] == _file_of(fd))
-        except OSError:
+    def _replace(self, fd: int, entry: tuple[int, Any], mask: int) -> bool:
+        """Want mask of fd from now on; False if it is watched no more, or another file by now, which is forgotten."""
+        replaced, same = (mask, entry[1]), _is_file(fd, entry[1])
+        if self._entry_of(fd) is not entry:
             return False
+        if same:
+            self._watched[fd] = replaced
+        else:
+            self._watched.pop(fd, None)
+        return same
 
     def _forget(self, fd: int) -> None:
         with self._lock:
-            self._wanted.pop(fd, None)
-            self._files.pop(fd, None)
+            self._watched.pop(fd, None)
 
     def _forget_closed(self) -> bool:
         """Forget the closed ones; False if there is none."""
@@ -188,6 +186,9 @@ class Selector:
             self._forget(fd)
             self._changed.append(fd)
         return bool(closed)
+
+
+_NOT_WATCHED: tuple[int, Any] = 0, object()
 
 
 def _ring_nothing() -> None:
@@ -202,6 +203,13 @@ def _file_of(fd: int) -> Any:
     if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return status.st_dev, status.st_ino
+
+
+def _is_file(fd: int, file: Any) -> bool:
+    try:
+        return bool(_file_of(fd) == file)
+    except OSError:
+        return False
 
 
 def _is_closed(fd: int) -> bool:

@@ -23,6 +23,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -54,8 +55,7 @@ class Actor:
 
     def __init__(self, schedule: Schedule, name: str, body: Callable[[], object], daemon: bool) -> None:
         self.schedule, self.name, self.body, self.daemon = schedule, name, body, daemon
-        self.baton = threading.Lock()
-        self.baton.acquire()
+        self.baton: SimpleQueue[None] = SimpleQueue()  # (a free-threaded build's lock spins before it waits: 40 sched_yield)
         self.done = False
         self.waits_for: Callable[[], object] | None = None
         self.deadline = math.inf
@@ -71,7 +71,7 @@ class Actor:
         return not self.done and (self.waits_for is None or bool(self.waits_for()) or self.deadline <= self.schedule.now)
 
     def _main(self) -> None:
-        self.baton.acquire()
+        self.baton.get()
         _local.actor = self
         try:
             if not self.schedule.over:
@@ -135,7 +135,6 @@ class Schedule:
 
     def run(self) -> None:
         """Run until all but daemons are done and nobody can run; raise what failed, with the seed."""
-        gc.collect(0)
         gc.disable()  # it would come at another point each time, and on 3.11 tracing its finalisers crashes
         try:
             self._pass_on()
@@ -146,8 +145,8 @@ class Schedule:
             self.over = True
             for _ in range(100):
                 for actor in list(self.actors):
-                    if actor.baton.locked() and not actor.done:
-                        actor.baton.release()
+                    if not actor.done:
+                        actor.baton.put(None)
                 if all(actor.done for actor in self.actors):
                     break
                 for actor in list(self.actors):
@@ -239,9 +238,9 @@ class Schedule:
             if me is not None:
                 self.last.append(f"{me.name} {me.at} > {chosen.name}")
                 del self.last[:-40]
-            chosen.baton.release()
+            chosen.baton.put(None)
         if me is not None:
-            me.baton.acquire()
+            me.baton.get()
             if self.over:
                 raise Killed
 

@@ -66,7 +66,7 @@ def test_posts_against_the_sleep_without_the_strand(end: str, monkeypatch: pytes
 
             def own(r: Any = r, box: Any = box, seat: Any = seat, log: Any = log) -> None:
                 strand = PinnedStrand.start(r.pool, None)
-                seat.append(strand._seat)
+                seat.append(strand.carrier)
                 box += [strand, strand]
                 if end == "kept":
                     seat.append(strand)

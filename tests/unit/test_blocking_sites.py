@@ -24,6 +24,7 @@ from plait._rt.sched.blocking_sites import COMPUTED, KNOWN, BlockingSites, start
 from plait._rt.sched.blocking_sites import LONG as LONG_STEP
 from plait._rt.sched.compute_gate import ComputeGate
 from plait._rt.sched.worker import Worker
+from plait._rt.strand.carrier import Carrier
 from plait._rt.watch.gaps import Gaps
 from plait._rt.watch.monitor import Monitor
 from plait._rt.watch.turn_watch import Watch
@@ -340,12 +341,14 @@ class Clock:
 def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool) -> None:
     """A worker that had nothing to do at the last look was not looked at, and what it used since says nothing of this turn: it
     was taken for busy, and one that blocked right after a calm while was found 10 ms later."""
-    holder, turn = object(), ("strand", "running", 7, Clock(0, 10**9))
-    watched = SimpleNamespace(turns=lambda: iter([(holder, turn)]), options=SimpleNamespace(stall_after=0.1))
+    carrier: Any = Carrier()
+    carrier.probe = Clock(0, 10**9)
+    turn = "strand", 7, 0
+    watched = SimpleNamespace(turns=lambda: iter([(carrier, turn)]), options=SimpleNamespace(stall_after=0.1))
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
     now = time.monotonic()
     monitor._calm, monitor._last_look, monitor._looked_at = 1000, now - 0.004, now
-    monitor._seen = {holder: ("running", 6)} if seen else {}
+    monitor._seen = {carrier: ("strand", 6)} if seen else {}
     assert monitor._glance() is seen
 
 
@@ -372,13 +375,19 @@ class Thread(Clock):
 def test_who_slept_with_the_gil_may_be_elsewhere_when_the_monitor_asks(over: bool, wakes: int) -> None:
     """The monitor lets go of the GIL to ask the kernel. The step that kept it ended then, and its thread slept in epoll_wait:
     nobody was blamed, and on a machine where a file takes long to read hardly one was reported."""
-    holder, under_way = object(), [True]
-    turn: Any = SimpleNamespace(_post=lambda watch: watch._run()), "running", 7, Thread(wakes)
-    pool: Any = SimpleNamespace(turns=lambda: iter([(holder, turn)] if under_way else []))
-    gaps, now = Gaps(pool), time.monotonic()
+    under_way = [True]
+    turn: Any = SimpleNamespace(_post=lambda watch: watch._run()), 7, 0
+
+    class Blocks(Carrier):
+        def turn(self) -> Any:
+            return turn if under_way else None
+
+    carrier: Any = Blocks()
+    carrier.probe = Thread(wakes)
+    gaps, now = Gaps(SimpleNamespace()), time.monotonic()  # type: ignore[arg-type]
     gaps._process_ns = time.process_time_ns()
     gaps._probe = Thread(80, under_way.clear if over else lambda: None)  # type: ignore[assignment]
-    watch = Watch(holder, turn, None, now, 0.1)  # type: ignore[arg-type]
+    watch = Watch(carrier, turn, now, 0.1)
     culprit = gaps.judge(0.4, now, [watch])
     assert culprit is (watch if over and wakes == 11 else None)
     assert watch.was_of(turn)
@@ -390,10 +399,10 @@ def test_who_slept_with_the_gil_may_be_elsewhere_when_the_monitor_asks(over: boo
 @pytest.mark.parametrize("seen, suspicious", [(None, True), (7, True), (6, False)])
 def test_a_tick_that_is_late_is_blamed_on_who_computes(late: float, seen: int | None, suspicious: bool) -> None:
     """Nobody ran at the last look, or a worker is in the same batch still: not one that has gone through others since."""
-    holder: Any = Worker.__new__(Worker)
-    watched = SimpleNamespace(turns=lambda: iter([(holder, ("strand", "running", 7, None))]))
+    worker: Any = Worker.__new__(Worker)
+    watched = SimpleNamespace(turns=lambda: iter([(worker, ("strand", 7, 0))]))
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
-    monitor._seen = {} if seen is None else {holder: ("running", seen)}
+    monitor._seen = {} if seen is None else {worker: ("strand", seen)}
     hurry = monitor._was_kept(late)
     assert hurry is (late > 0 and suspicious)
     assert monitor._kept_gil == pytest.approx(late if seen is None else 0.0)

@@ -85,8 +85,8 @@ async def test_a_finaliser_sets_a_timer_between_two_turns(monkeypatch: pytest.Mo
             self.loop.call_later(0.005, fired.append, 1)
 
     kept: list[Late] = []
-    drain = type(GIL_YIELD)._drain
-    monkeypatch.setattr(type(GIL_YIELD), "_drain", lambda errand, worker: (kept.clear(), drain(errand, worker)))
+    lets_go = type(GIL_YIELD)._take_turn
+    monkeypatch.setattr(type(GIL_YIELD), "_take_turn", lambda item, worker: (kept.clear(), lets_go(item, worker)))
 
     async def leaves_it() -> None:
         kept.append(Late())

@@ -398,7 +398,7 @@ def test_a_step_is_never_seen_without_its_task() -> None:
         frame.f_trace_opcodes = True
         pool = frame.f_locals["self"]._pool
         try:
-            seen.extend(pool.task_of_turn(holder) for holder, turn in pool.turns() if turn[0] is frame.f_locals["self"])
+            seen.extend(carrier.task() for carrier, turn in pool.turns() if turn[0] is frame.f_locals["self"])
         except AttributeError as missing:
             seen.append(missing)
         return look

@@ -453,8 +453,8 @@ def test_an_ended_run_keeps_nothing_of_it() -> None:
 
     def hold(payload: Payload) -> None:
         strand: Any = asyncio.get_running_loop()
-        monitor, item = strand._pool.monitor, id(strand._running)
-        eventually_in_thread(lambda: any(watch.running == item for watch in monitor._watches.values()))
+        monitor, item = strand._pool.monitor, id(strand.carrier.item)
+        eventually_in_thread(lambda: any(watch.number == item for watch in monitor._watches.values()))
         monitor._look = monitor._glance = lambda *_: True  # it looks no more: that stays what it saw last
         held.append(weakref.ref(payload))
 

@@ -166,7 +166,7 @@ def test_the_mark_behind_those_that_went_first_is_never_in_the_way() -> None:
     assert len(fired) == 2
     mark = first.queue[1]
     mark._began -= 1000.0
-    mark._drain(None)
+    mark._take_turn(None)
     first._fire_timers()  # at the next look the others' time begins
     assert len(fired) == 2
     assert time.monotonic() < first.first_again <= time.monotonic() + OTHERS_SECONDS

@@ -726,7 +726,7 @@ async def test_a_post_whose_ring_is_late_does_not_hide_that_the_thread_of_a_pinn
                 eventually_in_thread(lambda: ran == [1] and strand._parked)
 
     await eventually(lambda: strand._parked)
-    strand._seat.held = Held()
+    strand.carrier.held = Held()
     strand.call_soon_threadsafe(ran.append, 1)
     await asyncio.sleep(0.05)
     strand.call_soon_threadsafe(ran.append, 2)

@@ -43,16 +43,16 @@ from plait._rt.sched.processor import Processor
 from plait._rt.sched.worker import Worker
 from plait._rt.strand import belonging
 from plait._rt.strand.strand import IDLE, Strand
-from plait._rt.task.task import Task, check_coroutine, renew_lock, task_of
+from plait._rt.task.task import Task, check_coroutine, renew_lock
 from plait._rt.watch.monitor import Monitor
 from plait.stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from plait._rt.strand.carrier import Carrier, Turn
     from plait._rt.strand.pinned import PinnedStrand, Seat
     from plait._rt.strand.thread_strand import ThreadStrand
-    from plait._rt.watch.turn_watch import Turn
 
 HELP_AT = 4  # queued strands for which a worker wakes another; fewer are its own, or the monitor's to notice
 HANDOFF_AFTER = 0.008  # seconds; `plait.run` documents it, ADR 9 says why so many
@@ -277,31 +277,22 @@ class Pool:
         found.update(self.tasks)
         return [task for task in found if not task.done()]
 
-    def task_of_turn(self, holder: Worker | ThreadStrand) -> Task[Any] | None:
-        """The task whose step holder makes just now, looked at from another thread: a hint. None while it runs a callback."""
-        if not isinstance(holder, Worker):
-            return task_of(holder._running)
-        strand, starting = holder.running, holder.starting
-        if starting is not None:
-            return starting
-        return strand._next_task if strand is not None and strand._next is not None else task_of(holder.item)
-
     @property
     def pinned(self) -> list[PinnedStrand]:
         """The strands with a thread of their own, but for the main one."""
         found = [seat.reference() for seat in list(self.seats)]
         return [strand for strand in found if strand is not None]
 
-    def turns(self) -> Iterator[tuple[Worker | ThreadStrand, Turn]]:
-        """What is being run, by whom: workers, and strands with a thread of their own. For the monitor, and shutdown."""
-        for worker in list(self.workers):
-            strand = worker.running
-            if isinstance(strand, Strand):
-                yield worker, (strand, strand, worker.batch, worker.probe)
-        for own in (self.main, *self.pinned):
-            running = own._running
-            if running is not None:
-                yield own, (own, id(running), 0, own.probe)
+    def carriers(self) -> list[Carrier]:
+        """The threads that run turns."""
+        return [*self.workers, self.main.carrier, *self.seats]
+
+    def turns(self) -> Iterator[tuple[Carrier, Turn]]:
+        """What is being run, by whom. For the monitor, and shutdown."""
+        for carrier in self.carriers():
+            turn = carrier.turn()
+            if turn is not None:
+                yield carrier, turn
 
     # Scheduling
 
@@ -397,10 +388,10 @@ class Pool:
             timers=len(self.timers),
         )
 
-    def close(self) -> list[Worker | ThreadStrand]:
-        """Stop and join all threads, close all descriptors; returns the workers and pinned strands that are stuck in a step.
+    def close(self) -> list[Carrier]:
+        """Stop and join all threads, close all descriptors; returns the threads that are stuck in a step.
 
-        They were not waited for beyond JOIN_SECONDS. Their threads end with their step; they hold no descriptor of ours.
+        They were not waited for beyond JOIN_SECONDS. They end with their step; they hold no descriptor of ours.
         """
         if here.worker is not None and here.worker.pool is self:
             raise RuntimeError("a main strand can't be closed by what runs in its pool: return from main() instead")
@@ -417,12 +408,12 @@ class Pool:
         pinned, seats = self.pinned, list(self.seats)
         for strand in pinned:
             strand.stop_thread()
-        stuck: list[Worker | ThreadStrand] = []
+        stuck: list[Carrier] = []
         for worker in list(self.workers):
             self._dismiss(worker, until)
             if not worker.ended.is_set():
                 stuck.append(worker)
-        stuck += [strand for strand in pinned if not strand.has_ended(until)]
+        stuck += [strand.carrier for strand in pinned if not strand.has_ended(until)]
         for seat in seats:
             if seat.reference() is None:  # its strand was dropped: it is about to find out
                 seat.thread.join(max(0.0, until - Clock.monotonic()))

@@ -30,7 +30,6 @@ from plait._rt.ground.clock import Clock
 from plait._rt.ground.code_origin import is_installed, is_librarys, is_plaits
 from plait._rt.ground.run_queue import items_of
 from plait._rt.task.task import Task
-from plait._rt.watch.turn_watch import item_of
 from plait.diagnose import garbage
 from plait.diagnose.advice import advise
 from plait.diagnose.capture import FREE_THREADED, Frame, calls_if_native, calls_of, frames_of, stack_of
@@ -181,7 +180,7 @@ class Reporter:
         """The monitor ends; what watches are of may go on."""
         garbage.unwatch()
         for watch in watches:
-            self.ended(watch, "unfinished" if _same_turn(pool, watch) else "ended")
+            self.ended(watch, "unfinished" if watch.item_is_under_way() else "ended")
         self.summarise(at_end=True)
         teller = self._teller
         if teller is not None:
@@ -191,8 +190,8 @@ class Reporter:
         """Turn, stack and task of all that runs, on a GIL build before anybody can go on; the caller has just got the GIL."""
         if FREE_THREADED:
             return {}
-        caught = {holder: (turn, calls_of(turn[3].ident), pool.task_of_turn(holder)) for holder, turn in pool.turns()}
-        return {holder: found for holder, found in caught.items() if found[1]}
+        caught = {each: (turn, calls_of(each.probe.ident), each.task()) for each, turn in pool.turns()}
+        return {each: found for each, found in caught.items() if found[1]}
 
     def began(self, pool: Any, watch: Any) -> bool:
         """The step of watch lasts longer than 0.1 s; False if it is not to blame so far, or has ended meanwhile."""
@@ -201,10 +200,10 @@ class Reporter:
         early = now - watch.since - watch.excused < ERROR_AFTER
         if early and verdict.kind in OTHERS_DOING and (FREE_THREADED or verdict.kind == "host"):
             return False
-        task = _task_of(pool, watch)
+        task = _task_of(watch)
         seen = self._sightings.setdefault((_code_of(task), str(_site_of(watch.strand, task)), verdict.kind), [])
         place = seen[0] if len(seen) == SURE and now - seen[0].said_at < MINUTE else None
-        if place is not None and place.last is not None and _same_turn(pool, watch):
+        if place is not None and place.last is not None and watch.item_is_under_way():
             place.times += 1
             self._open[watch] = place, dataclasses.replace(place.last, times=place.times), False
             return True
@@ -236,7 +235,7 @@ class Reporter:
         place, stall, _ = self._open[watch]
         if now - place.error_at < MINUTE:
             return
-        found = self._look(pool, watch, _task_of(pool, watch), judge(watch, now))
+        found = self._look(pool, watch, _task_of(watch), judge(watch, now))
         if found is not None and found[1].kind not in OTHERS_DOING:
             if found[0] is not place:
                 place = found[0]
@@ -284,7 +283,7 @@ class Reporter:
         stack = frames_of(calls) if calls else stack_of(watch.probe)
         if not stack and Clock.monotonic() - watch.since < ERROR_AFTER:
             return None  # no answer yet
-        what = watch.holder.item if watch.holder is not watch.strand else watch.holder._running
+        what = watch.carrier.item
         at = innermost_user_frame(stack) or _own_frame(task) or next(iter(inside(stack)), None)
         if at is None or is_plaits(at.file):
             return None
@@ -294,9 +293,9 @@ class Reporter:
         if verdict.kind == "lock":
             verdict = Verdict("lock", holder_of(watch.probe.ident, _call_of(stack, at, verdict.kind)))
         name = task.get_name() if task is not None else f"callback {callback_name(what)}"
-        own = watch.strand is watch.holder
+        own = not watch.carrier.pooled
         waiting = sum(item is not watch for item in items_of(watch.strand._ready)) if own else pool.queued()
-        if not caught and not _same_turn(pool, watch):
+        if not caught and not watch.item_is_under_way():
             return None
         place = self._places.setdefault((at.file, at.line, at.function, verdict.kind), _Place())
         unsure = verdict.kind == "cpu" and not (caught or native or FREE_THREADED) and at is stack[0]
@@ -400,13 +399,8 @@ def _level(stall: Stall) -> int:
     return logging.ERROR if stall.seconds >= ERROR_AFTER else logging.WARNING
 
 
-def _same_turn(pool: Any, watch: Any) -> bool:
-    """Is the step of watch still under way?"""
-    return watch.is_under_way(pool) and (watch.holder is watch.strand or watch.item == item_of(watch.holder))
-
-
-def _task_of(pool: Any, watch: Any) -> Any:
-    return watch.caught[1] if watch.caught else pool.task_of_turn(watch.holder)
+def _task_of(watch: Any) -> Any:
+    return watch.caught[1] if watch.caught else watch.carrier.task()
 
 
 def _code_of(task: Any) -> Any:
@@ -442,7 +436,7 @@ def _site_of(strand: Any, task: Any) -> str | None:
     return None if site is None else str(site)
 
 
-_RUNNERS = ("_run_batch", "_run_slowly", "_drain", "_start", "_run_once")
+_RUNNERS = ("_run_batch", "_run_slowly", "_drain", "start_task", "_run_once")
 """Functions of plait's that run steps: what is outside of them on a stack (who called `plait.run`) is not at fault."""
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.code_origin import is_librarys, is_plaits
-from plait._rt.sched.worker import Worker
+from plait._rt.strand.carrier import Carrier
 from plait._rt.strand.strand import IDLE, Strand
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task.call_graph import awaiter_of, set_of
@@ -69,18 +69,17 @@ class _Numbers:
 class _Running:
     """A thread in the middle of a turn."""
 
-    def __init__(self, pool: Any, holder: Any, turn: Any) -> None:
-        self.holder, self.strand, self.batch = holder, turn[0], turn[2]
-        self.task = _task_in(pool, holder, self.strand)
-        self.thread = holder.thread.name if isinstance(holder, Worker) else _thread_name(turn[3].ident)
-        self.what = None if self.task is not None else _callback_in(holder)
-        stack = next(filter(None, (stack_of(turn[3]) for _ in range(_TRIES))), [])
-        moved_on = _task_in(pool, holder, self.strand) is not self.task
+    def __init__(self, carrier: Carrier, strand: Strand) -> None:
+        self.task = _task_in(carrier, strand)
+        self.thread = carrier.name
+        self.what = None if self.task is not None else _callback_in(carrier)
+        stack = next(filter(None, (stack_of(carrier.probe) for _ in range(_TRIES))), [])
+        moved_on = _task_in(carrier, strand) is not self.task
         self.stack = [] if moved_on else inside(stack)[::-1]  # outermost first
 
 
 def _runtime(pool: Any, numbers: _Numbers) -> dict[str, Any]:
-    running = {holder: _Running(pool, holder, turn) for holder, turn in list(pool.turns())}
+    running = {carrier: _Running(carrier, turn[0]) for carrier, turn in list(pool.turns())}
     known = _read_all(_tasks_by_strand(pool, numbers), numbers)
     for each in running.values():
         if each.task in known:
@@ -89,7 +88,7 @@ def _runtime(pool: Any, numbers: _Numbers) -> dict[str, Any]:
     return {
         "name": repr(pool.main),
         "queued": pool.queued(),
-        "threads": [_thread(pool, holder, running.get(holder), numbers) for holder in _holders(pool)],
+        "threads": [_thread(pool, carrier, running.get(carrier), numbers) for carrier in _carriers(pool)],
         "tasks": sorted(known.values(), key=lambda told: told["number"]),
     }
 
@@ -97,22 +96,24 @@ def _runtime(pool: Any, numbers: _Numbers) -> dict[str, Any]:
 # Threads
 
 
-def _holders(pool: Any) -> list[Any]:
-    return [pool.main, *pool.pinned, *pool.workers]
+def _carriers(pool: Any) -> list[Carrier]:
+    """The main strand's first, the workers last."""
+    there = [carrier for carrier in pool.carriers() if carrier.pooled or carrier.home is not None]
+    return sorted(there, key=lambda carrier: carrier.pooled)
 
 
-def _thread(pool: Any, holder: Any, running: _Running | None, numbers: _Numbers) -> dict[str, Any]:
-    worker = holder if isinstance(holder, Worker) else None
+def _thread(pool: Any, carrier: Carrier, running: _Running | None, numbers: _Numbers) -> dict[str, Any]:
+    home = carrier.home
     if running is not None:
         state = "running"
-    elif worker is None:
-        state = "idle" if holder.is_running() else "not running"
+    elif home is not None:
+        state = "idle" if home.is_running() else "not running"
     else:
-        state = "spare" if worker in pool.spares else "idle"
+        state = "spare" if carrier in pool.spares else "idle"
     return {
-        "thread": worker.thread.name if worker is not None else _thread_name(holder.probe.ident),
-        "strand": None if worker is not None else _strand_name(holder),
-        "processor": worker.proc.number if worker is not None and worker.proc is not None else None,
+        "thread": carrier.name,
+        "strand": None if home is None else _strand_name(home),
+        "processor": None if carrier.proc is None else carrier.proc.number,
         "state": state,
         "task": numbers.of(running.task) if running is not None and running.task is not None else None,
         "callback": running.what if running is not None else None,
@@ -120,18 +121,14 @@ def _thread(pool: Any, holder: Any, running: _Running | None, numbers: _Numbers)
     }
 
 
-def _thread_name(ident: int) -> str:
-    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), "no thread")
+def _task_in(carrier: Carrier, strand: Strand) -> Any:
+    """The task whose step carrier makes: plait's, or asyncio's own, whose steps are callbacks."""
+    task = carrier.task()
+    return task if task is not None or _callback_in(carrier) is None else current_task(strand)  # type: ignore[arg-type]
 
 
-def _task_in(pool: Any, holder: Any, strand: Strand) -> Any:
-    """The task whose step holder makes: plait's, or asyncio's own, whose steps are callbacks."""
-    task = pool.task_of_turn(holder)
-    return task if task is not None or _callback_in(holder) is None else current_task(strand)  # type: ignore[arg-type]
-
-
-def _callback_in(holder: Any) -> str | None:
-    item = holder.item if isinstance(holder, Worker) else holder._running
+def _callback_in(carrier: Carrier) -> str | None:
+    item = carrier.item
     return callback_name(item) if isinstance(item, Handle | Task) and task_of(item) is None else None
 
 
@@ -233,7 +230,7 @@ class _Look:
         strand = self._strand
         if not FREE_THREADED:
             return []
-        return [_task_in(strand._pool, strand, strand)] if isinstance(strand, ThreadStrand) else self._tasks
+        return [_task_in(strand.carrier, strand)] if isinstance(strand, ThreadStrand) else self._tasks
 
     def _read(self, hidden: Sequence[Any] = ()) -> dict[Any, dict[str, Any]]:
         shallow = set(map(id, hidden))

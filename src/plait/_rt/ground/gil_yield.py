@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
-from plait._rt.ground.run_queue import Errand
+from plait._rt.ground.run_queue import RunItem
 
 if TYPE_CHECKING:
     from collections import deque
@@ -51,7 +51,7 @@ def polled(pool: Pool, since: float) -> None:
         yield_gil(pool)
 
 
-class _GilYield(Errand):
+class _GilYield(RunItem):
     """The worker that runs it lets go of the GIL, for a main strand was woken and waits for it.
 
     One that comes right after another goes to the end of the queue, so that a main strand that is woken again and again costs
@@ -66,8 +66,9 @@ class _GilYield(Errand):
         else:
             strands.append(self)
 
-    def _drain(self, _worker: Any) -> None:
+    def _take_turn(self, worker: Any) -> None:
         global _last
+        worker.step_out()
         Clock.sleep(PAUSE)
         _last = Clock.monotonic()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -24,12 +24,14 @@ def items_of(queue: deque[T]) -> list[T]:
     return items
 
 
-class Errand:
-    """Queued like a strand, to have something done when a worker comes to it: in `_drain`, after which it is gone."""
+class RunItem:
+    """What stands in a run queue: a strand whose turn the queue has, a task that has yet to get one, or something else that is
+    to be done when a worker comes to it."""
 
     __slots__ = ()
 
-    _next = None  # what a strand has there is a step
+    _next: Any = None  # a strand's next step, if that is all it has to do: the worker makes it without a `_take_turn`
 
-    def _end_turn(self) -> bool:
-        return False
+    def _take_turn(self, worker: Any) -> None:
+        """Do it, on worker's thread; afterwards it is in no queue, unless it queued itself again."""
+        raise NotImplementedError

@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from plait._rt.ground.clock import Clock
-from plait._rt.ground.run_queue import BATCH, Errand
+from plait._rt.ground.run_queue import BATCH, RunItem
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
@@ -28,7 +28,7 @@ OTHERS_SECONDS = 0.02  # for how long at most timers wait with the others after 
 RUN_ON = 3  # how many just-woken strands a batch lets jump the queue (tokio's cap)
 
 
-class _LastOfFirst(Errand):
+class _LastOfFirst(RunItem):
     """Behind the timers that were let go first."""
 
     __slots__ = ("_began", "_processor")
@@ -36,7 +36,7 @@ class _LastOfFirst(Errand):
     def __init__(self, processor: Processor, began: float) -> None:
         self._processor, self._began = processor, began
 
-    def _drain(self, _worker: Any) -> None:
+    def _take_turn(self, _worker: Any) -> None:
         now = Clock.monotonic()
         self._processor.first_again = -min((now - self._began) / 4, OTHERS_SECONDS)
 

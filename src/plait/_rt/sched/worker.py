@@ -7,7 +7,6 @@ Ownership
     have perhaps met the same turn (the monitor posts its watch to the strand to be sure).
     `bell` is a lock used as a binary semaphore: whoever took its release out of `parked`, or the worker out of `spares`, or
     started it as an heir, releases it, once.
-    `probe` has what others may ask of the thread.
 """
 
 from __future__ import annotations
@@ -30,15 +29,16 @@ from plait._rt.ground.clock import Clock
 from plait._rt.ground.gil_yield import yield_gil
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import BATCH
-from plait._rt.ground.thread_probe import ThreadProbe
 from plait._rt.sched.blocking_sites import Point, point_of, start_of
 from plait._rt.sched.processor import BATCH_SECONDS
+from plait._rt.strand.carrier import Carrier
 from plait._rt.task.current_task import MARKS_STAY, current_tasks, forget, mark, unmark
-from plait._rt.task.task import RETURNED, LeftStrand, Task
+from plait._rt.task.task import RETURNED, LeftStrand, Task, task_of
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
     from plait._rt.sched.processor import Processor
+    from plait._rt.strand.carrier import Turn
     from plait._rt.strand.strand import Strand
 
 logger = logging.getLogger("plait")
@@ -87,7 +87,7 @@ def _compiles() -> bool:
 _own_refs: int | None = None
 
 
-class Worker:
+class Worker(Carrier):
     """One thread of the pool."""
 
     __slots__ = (
@@ -95,13 +95,11 @@ class Worker:
         "bell",
         "ended",
         "gave",
-        "item",
         "left",
         "overdue",
         "own_refs",
         "point",
         "pool",
-        "probe",
         "proc",
         "retired",
         "running",
@@ -114,12 +112,14 @@ class Worker:
         "unused",
     )
 
+    pooled = True
+
     def __init__(self, pool: Pool, number: int, proc: Processor | None) -> None:
+        super().__init__()  # (its `item` is left as it is on the fast path: `task`)
         self.pool = pool
         self.proc = proc
         self.running: Strand | None = None
         self.starting: Task[Any] | None = None  # a task in its first step: the pool lists it when it outlives that
-        self.item: Any = None  # what it runs of the strand's queue; left as it is on the fast path (`task`)
         self.point: Point | None = None  # where the task that it runs was resumed, if that was noted (blocking_sites.py)
         self.timed_since = 0.0, 0.0  # when the step from a point with a score began, by the clock and by the thread's
         self.timed = False  # are there timers or descriptors? Then it looks at the clock between turns
@@ -135,10 +135,23 @@ class Worker:
         self.bell = threading.Lock()
         if proc is None:
             self.bell.acquire()  # else it has rung: there is a processor
-        self.probe = ThreadProbe()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._main, name=f"plait-worker-{number}", daemon=True)
         self.thread._started = _NotWaitedFor()  # type: ignore[attr-defined]
+
+    @property
+    def name(self) -> str:
+        return self.thread.name
+
+    def turn(self) -> Turn | None:
+        strand = self.running
+        return None if strand is None else (strand, self.batch, id(self.item))
+
+    def task(self) -> Task[Any] | None:
+        strand, starting = self.running, self.starting
+        if starting is not None:
+            return starting
+        return strand._next_task if strand is not None and strand._next is not None else task_of(self.item)
 
     def start(self) -> None:
         self.thread.start()
@@ -195,7 +208,7 @@ class Worker:
                 else:
                     logger.critical("a turn failed inside plait; this is a bug of plait's: please report it", exc_info=True)
                 Clock.sleep(AFTER_A_FAULT)
-        self._step_out()
+        self.step_out()
         if self.overdue:
             self._post_overdue(None)
         pool.compute_gate.leave(self)
@@ -216,7 +229,7 @@ class Worker:
             return self._run_batch(proc)
         if self._linger():
             return full
-        self._step_out()
+        self.step_out()
         pool.parking.park(self)
         pool.monitor.wake()
         return False
@@ -270,12 +283,10 @@ class Worker:
                     else:
                         strand._next = None
                         self._after(strand, strand._next_task._suspend, yielded)
-            elif type(strand) is Task:
-                self._start(strand)
+            elif type(strand) is Task:  # its `_take_turn`, without the price of a call
+                self.start_task(strand)
             else:
-                self.running = strand
-                set_loop(strand)
-                self._after(strand, strand._drain, self)
+                strand._take_turn(self)
             if self.proc is not proc:
                 return False
             if timed:
@@ -287,7 +298,7 @@ class Worker:
         self.sent = False
         return True
 
-    def _start(self, task: Task[Any]) -> None:
+    def start_task(self, task: Task[Any]) -> None:
         """Make the first step of a spawned task, in a strand that it gets now.
 
         A task that is done in one step, whose strand nobody has come to know, leaves the strand for the next one to start
@@ -320,7 +331,7 @@ class Worker:
                     self.unused = strand
                 else:
                     forget(strand)
-                    self._end_turn(strand)
+                    self.end_turn(strand)
         except BaseException as raised:
             self._after(strand, task._stopped, raised)
         else:
@@ -338,7 +349,7 @@ class Worker:
         strand, self.unused = self.unused, None
         assert strand is not None
         forget(strand)
-        self._end_turn(strand)
+        self.end_turn(strand)
 
     # Known points (blocking_sites.py)
 
@@ -391,10 +402,10 @@ class Worker:
         self.starting, self.point, self.timed_since = None, None, (0.0, 0.0)
 
     def _own_refs(self) -> int:
-        """How many references `_start` finds to a strand that only the worker knows; -1 if that can't be told for sure.
+        """How many references `start_task` finds to a strand that only the worker knows; -1 if that can't be told for sure.
 
-        It is asked of `_start` itself, once a process: it differs between interpreters, and functions. A worker that the pool
-        doesn't list starts tasks of ours for that, which nobody else can find, to cancel them, say.
+        It is asked of `start_task` itself, once a process: it differs between interpreters, and functions. A worker that the
+        pool doesn't list starts tasks of ours for that, which nobody else can find, to cancel them, say.
         Tracers and profilers may add references while they look, so none does; one that comes later makes strands look known,
         which is safe. A compiler may leave out references that an interpreted frame has, which is not.
         """
@@ -415,15 +426,15 @@ class Worker:
         held: list[Any] = []
         self.own_refs = _Seen(seen)  # type: ignore[assignment]
         for coro in (_unknown(), _known(held)):
-            self._start(Task(coro, None, None, Context()))
+            self.start_task(Task(coro, None, None, Context()))
         self.own_refs = seen[0]
         told = [self._keeps(coro) for coro in (_unknown(), _known(held), _unknown())]
-        self._step_out()
+        self.step_out()
         return self.own_refs if seen[1] == seen[0] + 1 and told == [True, False, True] else -1
 
     def _keeps(self, coro: Any) -> bool:
         """Is the strand of such a task kept for the next one?"""
-        self._start(Task(coro, None, None, Context()))
+        self.start_task(Task(coro, None, None, Context()))
         strand, self.unused = self.unused, None
         if strand is not None:
             forget(strand)
@@ -434,9 +445,9 @@ class Worker:
         try:
             action(*args)
         finally:
-            self._end_turn(strand)
+            self.end_turn(strand)
 
-    def _end_turn(self, strand: Strand) -> None:
+    def end_turn(self, strand: Strand) -> None:
         if self.overdue:
             self._post_overdue(strand)
         if not strand._end_turn():
@@ -460,7 +471,8 @@ class Worker:
             else:
                 timer._loop._post(timer)
 
-    def _step_out(self) -> None:
+    def step_out(self) -> None:
+        """It runs no strand."""
         strand = self.running
         if MARKS_STAY and self.pool.closed and strand is not None:
             unmark(strand)  # nobody will, of a step that was left behind

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from plait._rt.asyncio_face import asyncgens
 from plait._rt.ground.clock import Clock
+from plait._rt.strand.carrier import ThreadCarrier
 from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task.current_task import MARKS_STAY, unmark
@@ -41,22 +42,28 @@ if TYPE_CHECKING:
 FIRST_LOOK, LAST_LOOK = 0.001, 1.0  # seconds between two looks whether a dropped strand is gone: twice as long each time
 
 
-class Seat:
+class Seat(ThreadCarrier):
     """The thread of a pinned strand."""
 
-    __slots__ = ("ended", "held", "reference", "thread")
+    __slots__ = ("ended", "held", "thread")
+
+    reference: weakref.ref[PinnedStrand]  # type: ignore[assignment]
 
     def __init__(self, strand: PinnedStrand, pool: Pool, name: str) -> None:
+        super().__init__(strand)
         self.held: dict[None, PinnedStrand] = {None: strand}
-        self.reference = weakref.ref(strand)
         self.ended = Future[None]()
         self.ended.set_running_or_notify_cancel()  # who waits for it may be cancelled, it may not
         self.thread = threading.Thread(target=self._serve, args=(pool,), name=name, daemon=True)
 
+    @property
+    def name(self) -> str:
+        return self.thread.name
+
     def _serve(self, pool: Pool) -> None:
         strand = self.reference()
         assert strand is not None
-        probe, poller = strand.probe, strand._poller
+        probe, poller = self.probe, strand._poller
         probe.begin()
         sys.set_asyncgen_hooks(*asyncgens.hooks)
         try:
@@ -90,32 +97,34 @@ class Seat:
 class PinnedStrand(ThreadStrand):
     """A strand of the user's on a thread of its own."""
 
-    __slots__ = ("_dropped", "_idle", "_seat")
+    __slots__ = ("_dropped", "_idle")
 
-    _seat: Seat
+    carrier: Seat
     _idle: bool  # the thread is about to sleep without the strand
     _dropped: bool  # nobody referred to it any more (N3)
 
     @classmethod
     def start(cls, pool: Pool, name: str | None) -> PinnedStrand:
         """One that runs. RuntimeError if the system gives no more threads."""
-        strand = cls()
+        strand = object.__new__(cls)
         strand.set_up(pool, name)
         strand._debug = pool.main._debug  # type: ignore[misc]
         strand._idle = strand._dropped = False
-        strand._seat = Seat(strand, pool, f"plait-pinned-{name or hex(id(strand))}")
         strand._thread_id = 0  # running from now on, as far as others can tell
         try:
             with pool._starting:  # who closes the pool says so under it, and looks for seats after that
                 pool.check_open()
-                pool.seats.append(strand._seat)  # before its thread can leave it
-                strand._seat.thread.start()
+                pool.seats.append(strand.carrier)  # before its thread can leave it
+                strand.carrier.thread.start()
         except RuntimeError:
-            if strand._seat in pool.seats:
-                pool.seats.remove(strand._seat)
+            if strand.carrier in pool.seats:
+                pool.seats.remove(strand.carrier)
             strand._finish()
             raise
         return strand
+
+    def _new_carrier(self, name: str | None) -> Seat:
+        return Seat(self, self._pool, f"plait-pinned-{name or hex(id(self))}")
 
     def _serve(self) -> bool:
         """Run until there is nothing to do, then announce that the thread sleeps (N1); False if it was stopped."""
@@ -138,7 +147,7 @@ class PinnedStrand(ThreadStrand):
         finally:
             if self._marked is not None or not MARKS_STAY:
                 unmark(self)
-            self._running = None
+            self.carrier.item = None
             _set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             self._stopping = self._idle = False  # type: ignore[misc]
@@ -146,7 +155,7 @@ class PinnedStrand(ThreadStrand):
 
     def _park(self) -> bool:
         """Announce that the thread sleeps (N1); False if there is something to do."""
-        self._seat.held.pop(None, None)
+        self.carrier.held.pop(None, None)
         self._parked = True
         return self._has_nothing()
 
@@ -162,13 +171,13 @@ class PinnedStrand(ThreadStrand):
 
     def _ring(self) -> None:
         self._parked = False
-        self._seat.held[None] = self  # N2
+        self.carrier.held[None] = self  # N2
         self._wake()
 
     def _finish(self) -> None:
         self._thread_id = None
         ThreadStrand.close(self)
-        self._seat.held.pop(None, None)
+        self.carrier.held.pop(None, None)
 
     def stop_thread(self) -> None:
         """Have the thread end, after the step it is in."""
@@ -176,15 +185,15 @@ class PinnedStrand(ThreadStrand):
 
     def has_ended(self, until: float) -> bool:
         """Has the thread ended by then? One that is stuck is left to end with its step."""
-        thread = self._seat.thread
+        thread = self.carrier.thread
         if thread.ident is not None:  # else Ctrl-C came before it was started
             thread.join(max(0.0, until - Clock.monotonic()))
         return not thread.is_alive()
 
     async def _end(self) -> None:
         self._post(_Stop(self))
-        await asyncio.wrap_future(self._seat.ended)
-        self._seat.thread.join()  # it has nothing more to do
+        await asyncio.wrap_future(self.carrier.ended)
+        self.carrier.thread.join()  # it has nothing more to do
 
     def _check_closed(self) -> None:
         if self._closed:
@@ -194,7 +203,7 @@ class PinnedStrand(ThreadStrand):
     run_forever = run_until_complete = stop = close = Strand._refuse
 
     def __del__(self) -> None:
-        seat = getattr(self, "_seat", None)
+        seat = getattr(self, "carrier", None)
         if seat is not None and not self._closed:
             self._dropped = True
             seat.reference = weakref.ref(self)  # the collector has cleared the other

@@ -27,7 +27,7 @@ import inspect
 import sys
 import traceback
 from asyncio import Handle
-from asyncio.events import _get_running_loop
+from asyncio.events import _get_running_loop, _set_running_loop
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType, FrameType
@@ -37,6 +37,7 @@ from plait._rt.asyncio_face.inherited import Inherited, MadeByFactory
 from plait._rt.asyncio_face.loop import AsyncioFace, deadline_of, run_callback
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.here import here
+from plait._rt.ground.run_queue import RunItem
 from plait._rt.ground.spawn_site import site_of
 from plait._rt.io.poller import READ, WRITE, ReadyHandle
 from plait._rt.task.current_task import MARKS_STAY, unmark
@@ -78,7 +79,7 @@ MOST = 1024  # items of a turn: where threads post without a pause each turn wou
 LOOK_AGAIN = _Item("LOOK_AGAIN")  # keeps a strand off the fast path, which looks at nothing but `_next`
 
 
-class Strand(AsyncioFace):
+class Strand(AsyncioFace, RunItem):
     """A serial executor in the pool: runs at most one of its tasks and callbacks at a time, on whichever worker is free.
 
     `plait.Strand()` makes one, `plait.Strand(pinned=True)` one with a thread of its own; each `plait.spawn` makes one
@@ -238,6 +239,14 @@ class Strand(AsyncioFace):
         except (IndexError, ValueError):
             return  # the holder took the item, or another poster has the turn
         self._pool.schedule(self)
+
+    def _take_turn(self, worker: Worker) -> None:
+        worker.running = self
+        _set_running_loop(self)
+        try:
+            self._drain(worker)
+        finally:
+            worker.end_turn(self)
 
     def _drain(self, worker: Worker) -> None:
         """Run what is queued now (the first MOST), on worker; what these runs queue waits for the strand's next turn."""
@@ -418,7 +427,7 @@ class Strand(AsyncioFace):
         if worker is not None and not worker.timed:
             worker.timed = True
             running = worker.running
-            if isinstance(running, Strand):  # (not an errand)
+            if running is not None:
                 running._post(LOOK_AGAIN)  # its fast path does not look whether it is to go by time
 
     def _sent(self) -> None:

@@ -2,6 +2,7 @@
 
 Ownership
     `_ready` is a deque here: any thread appends (and rings if the strand sleeps), the strand's thread takes out.
+    `carrier` is the thread that runs the strand's turns. It takes its `item` away before it looks for more, or sleeps.
     `_parked` is set by the strand's thread before it rescans and sleeps, and cleared by it, or by whoever rings.
     Everything else: the strand's thread.
     No lock anywhere: a signal handler may post in the middle of anything.
@@ -34,6 +35,7 @@ from plait._rt.ground.thread_probe import ThreadProbe
 from plait._rt.io import wakeup
 from plait._rt.io.poller import READ, WRITE, Poller
 from plait._rt.io.timers import Timers
+from plait._rt.strand.carrier import ThreadCarrier
 from plait._rt.strand.strand import MOST, Strand
 from plait._rt.task.current_task import MARKS_STAY, unmark
 from plait._rt.task.handles import TimerHandle
@@ -52,8 +54,8 @@ class ThreadStrand(Strand):
     """A strand bound to one thread."""
 
     __slots__ = (
-        "_closed", "_debug", "_due", "_parked", "_poller", "_running", "_selector_face", "_stop_with", "_task_factory",
-        "_thread_id", "_timers", "_to_look_for", "_to_poll", "probe",
+        "_closed", "_debug", "_due", "_parked", "_poller", "_selector_face", "_stop_with", "_task_factory", "_thread_id",
+        "_timers", "_to_look_for", "_to_poll", "carrier",
     )  # fmt: skip
 
     def __new__(cls, *_args: Any, **_options: Any) -> ThreadStrand:
@@ -72,12 +74,19 @@ class ThreadStrand(Strand):
         self._to_look_for = self._to_poll = True  # is there anything that each iteration looks for? In the poller, too?
         self._due = math.inf  # no timer is due before that; who adds one from another thread may be heard by the next look only
         self._selector_face: Any = None  # made when somebody asks for `_selector`
-        self._running: Any = None  # what the monitor reads: the item that runs
-        self.probe = ThreadProbe()
+        self.carrier = self._new_carrier(name)
         self._stop_with: BaseException | None = None
         if name is not None:
             self.__dict__["_name"] = name
         return self
+
+    def _new_carrier(self, _name: str | None) -> ThreadCarrier:
+        return ThreadCarrier(self)
+
+    @property
+    def probe(self) -> ThreadProbe:
+        """What others may ask of the strand's thread."""
+        return self.carrier.probe
 
     def belong_here(self) -> None:
         """Until it is run it is the calling thread's."""
@@ -117,7 +126,7 @@ class ThreadStrand(Strand):
             self._thread_id = None
             if self._marked is not None or not MARKS_STAY:
                 unmark(self)
-            self._running = None
+            self.carrier.item = None
             _set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
@@ -151,16 +160,16 @@ class ThreadStrand(Strand):
             self._look()
             (self._run_slowly if self._debug else self._run_batch)(len(self._ready))
         finally:
-            self._running = None
+            self.carrier.item = None
             if self._marked is not None or not MARKS_STAY:
                 unmark(self)
             _set_running_loop(running)
 
     def _run_batch(self, count: int) -> None:
         """Run the count oldest items, as asyncio's loop does in one iteration."""
-        popleft = self._ready.popleft  # type: ignore[attr-defined]
+        popleft, carrier = self._ready.popleft, self.carrier  # type: ignore[attr-defined]
         for _ in range(count):
-            self._running = item = popleft()
+            carrier.item = item = popleft()
             if type(item) is LocalTask or not isinstance(item, Handle):
                 item._run()
             elif not item._cancelled:  # type: ignore[attr-defined]
@@ -171,8 +180,9 @@ class ThreadStrand(Strand):
 
     def _run_slowly(self, count: int) -> None:
         """The same in debug mode: slow callbacks and steps are logged."""
+        carrier = self.carrier
         for _ in range(count):
-            self._running = item = self._ready.popleft()  # type: ignore[attr-defined]
+            carrier.item = item = self._ready.popleft()  # type: ignore[attr-defined]
             if isinstance(item, Handle):
                 if self._marked is not None or not MARKS_STAY:
                     unmark(self)
@@ -181,12 +191,12 @@ class ThreadStrand(Strand):
                 started = Clock.monotonic()
                 item._run()
                 note_slow(self, item, Clock.monotonic() - started)
-            self._running = item = None  # whatever it holds ends here, and complains here
+            carrier.item = item = None  # whatever it holds ends here, and complains here
 
     def _look(self) -> None:
         """Fetch what the poller and the timers have; sleep if there is nothing to run."""
         ready, timers = self._ready, self._timers
-        self._running = None
+        self.carrier.item = None
         if ready or self._stopping:
             yield_gil(self._pool)
             if self._poller._handles or self._selector_face is not None:
@@ -205,7 +215,7 @@ class ThreadStrand(Strand):
 
     def _glance(self) -> None:
         """Between two looks: fetch what there is."""
-        self._running = None
+        self.carrier.item = None
         if self._to_poll:
             self._ready.extend(self._poll(0.0))
         if self._due < math.inf:

@@ -23,7 +23,7 @@ logger = logging.getLogger("plait")
 GRACE_SECONDS = 0.05
 LONGEST = 1.0  # seconds between two looks, where a strand is only late
 
-_Turns = dict[Any, tuple[Any, Any, int]]
+_Turns = dict[Any, tuple[Any, int]]  # by carrier
 
 
 class Grace:
@@ -66,16 +66,16 @@ class Grace:
 
 
 def _turns(pool: Any) -> _Turns:
-    return {holder: turn[:3] for holder, turn in pool.turns()}
+    return {carrier: turn[:2] for carrier, turn in pool.turns()}
 
 
 def _is_stuck(strand: Any, pool: Any, before: _Turns, now: _Turns) -> bool:
     """Is strand in the same turn as before? Or, if nobody runs it, all that could?"""
-    for holder, turn in now.items():
+    for carrier, turn in now.items():
         if turn[0] is strand:
-            return before.get(holder) == turn
-    if strand is not None and hasattr(strand, "probe"):
+            return before.get(carrier) == turn
+    if strand is not None and hasattr(strand, "carrier"):
         return False  # its thread is between two turns
-    workers = {holder: turn for holder, turn in now.items() if hasattr(holder, "proc")}
-    holding = sum(holder.proc is not None for holder in workers)
-    return holding >= len(pool.processors) > 0 and all(before.get(holder) == turn for holder, turn in workers.items())
+    workers = {carrier: turn for carrier, turn in now.items() if carrier.pooled}
+    holding = sum(worker.proc is not None for worker in workers)
+    return holding >= len(pool.processors) > 0 and all(before.get(worker) == turn for worker, turn in workers.items())

@@ -58,6 +58,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet, ref
 
 from plait._rt.ground.here import here
+from plait._rt.ground.run_queue import RunItem
 from plait._rt.ground.spawn_site import Site
 from plait._rt.task.call_graph import awaiter_of, set_of, variables_of
 from plait._rt.task.current_task import MARKS_STAY, current_tasks, mark, unmark
@@ -318,7 +319,7 @@ class Cancellation:
         return False
 
 
-class Task(_Interface[T]):
+class Task(_Interface[T], RunItem):
     """A coroutine in a strand of its own, made by `plait.spawn` or `plait.TaskGroup.create_task`.
 
     Every method may be called from any strand and any thread, and none of them blocks. `await task` is a checkpoint;
@@ -343,7 +344,9 @@ class Task(_Interface[T]):
         "_waiting_for",
     )
 
-    _next = None  # a task that has not started stands in a run queue itself, with no fast path
+    def _take_turn(self, worker: Any) -> None:  # one that has not started stands in a run queue itself
+        worker.start_task(self)
+
     _asyncio_future_blocking = False  # so that asyncio takes it for a future; `__await__` yields a Join in its stead
     _log_destroy_pending = True
     _source_traceback: Any = None

@@ -88,7 +88,7 @@ class Gaps:
     def note_all(self) -> float:
         """Before the monitor starts, every sixteenth time, and before it sleeps."""
         self._looks, self._process_ns = ALL_EVERY, time.process_time_ns()
-        everybody: list[Any] = [*self._pool.workers, self._pool.main, *self._pool.pinned]
+        everybody = self._pool.carriers()
         for each in everybody:
             each.probe.noted = each.probe.cpu_ns()
         return self._note_schedules(each.probe for each in everybody)
@@ -140,7 +140,7 @@ class Gaps:
     def _is_elsewhere(self, watch: Watch) -> bool:
         """Does it sleep in a system call where it needs no GIL? (Each question of ours lets go of the GIL: the turn may be over
         by now, and where the thread is then says nothing of it.)"""
-        return watch.probe.system_call() not in (None, FUTEX) and watch.is_under_way(self._pool)
+        return watch.probe.system_call() not in (None, FUTEX) and watch.is_under_way()
 
 
 def _busy_one(used: list[Used], gap: float) -> Used | None:

@@ -33,7 +33,6 @@ from plait._rt.ground import switch_interval
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
 from plait._rt.sched.blocking_sites import COMPUTED, LONG, start_of
-from plait._rt.sched.worker import Worker
 from plait._rt.strand.strand import LOOK_AGAIN
 from plait._rt.watch.gaps import GAP, Gaps
 from plait._rt.watch.turn_watch import TICK, Watch, follow
@@ -42,6 +41,8 @@ from plait.errors import StuckThreads
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
     from plait._rt.sched.processor import Processor
+    from plait._rt.sched.worker import Worker
+    from plait._rt.strand.carrier import Carrier
     from plait._rt.strand.thread_strand import ThreadStrand
 
 FIRST_AFTER = 0.005  # seconds from the start of a main strand: most of what is over by then is so short that it would notice us
@@ -196,7 +197,7 @@ class Monitor:
     def _goes_on(self) -> bool:
         """Is a worker in the turn in which the last look found it?"""
         turns = self._pool.turns()
-        return any(self._seen.get(holder) == turn[1:3] for holder, turn in turns if isinstance(holder, Worker))
+        return any(self._seen.get(carrier) == turn[:2] for carrier, turn in turns if carrier.pooled)
 
     def crowded(self) -> None:
         """Somebody computes and others want to run: on a GIL build it is passed on more often for a while. From any thread."""
@@ -245,17 +246,17 @@ class Monitor:
             return False
         seen, found = self._seen, {}
         half, goes_on, clocks = (now - self._last_look) * 0.5e9, True, []
-        for holder, turn in self._pool.turns():
-            _, running, batch, probe = turn
+        for carrier, turn in self._pool.turns():
+            probe = carrier.probe
             clock = probe.cpu_ns()
             clocks.append((probe, clock))
-            found[holder] = running, batch
-            if seen.get(holder) == (running, batch):
+            found[carrier] = turn[:2]
+            if seen.get(carrier) == turn[:2]:
                 self._watches.setdefault(
-                    holder, Watch.since_last(holder, turn, self._last_look, self._pool.options.stall_after)
+                    carrier, Watch.since_last(carrier, turn, self._last_look, self._pool.options.stall_after)
                 )
                 goes_on = False
-            elif holder not in seen or clock - probe.noted < half:
+            elif carrier not in seen or clock - probe.noted < half:
                 goes_on = False
         if not goes_on or not clocks:
             self._glances = 0
@@ -283,13 +284,13 @@ class Monitor:
             self._blame(gap, now, caught)
         began = Clock.monotonic()
         self._until_long = TICK
-        for holder, watch in watches.items():
-            if isinstance(holder, Worker):
-                self._see_to_processor(holder, watch, now)
+        for carrier, watch in watches.items():
+            if carrier.pooled:
+                self._see_to_processor(carrier, watch, now)
         if GIL_BUILD():
             self._see_to_interval(now, known)
-        for holder, watch in known.items():
-            if watches.get(holder) is not watch:
+        for carrier, watch in known.items():
+            if watches.get(carrier) is not watch:
                 if watch.caught and now >= watch.report_at:
                     self._report_on(watch)
                 if watch.reported:
@@ -303,7 +304,7 @@ class Monitor:
         stuck = any((watch.posted or watch.still) and watch.handed_off is None for watch in watches.values())
         self._calm = 0 if stuck else self._calm + 1
         self._last_look = now
-        self._seen = {holder: (watch.running, watch.batch) for holder, watch in watches.items()}
+        self._seen = {carrier: (watch.strand, watch.number) for carrier, watch in watches.items()}
         ended = Clock.monotonic()
         if ended - began >= GAP:  # each system call of ours lets go of the GIL
             self._blame(ended - began, ended, self.report.catch(pool))
@@ -315,7 +316,7 @@ class Monitor:
     def _blame(self, gap: float, now: float, caught: dict[Any, Any]) -> None:
         culprit = self._gaps.judge(gap, now, self._watches.values())
         self._gaps.note(self._watches)
-        turn, *what = caught.get(culprit.holder, (None,)) if culprit is not None else (None,)
+        turn, *what = caught.get(culprit.carrier, (None,)) if culprit is not None else (None,)
         if culprit is not None and turn is not None and culprit.was_of(turn):  # (it may be over by now)
             culprit.caught = what
 
@@ -366,8 +367,8 @@ class Monitor:
     def _see_to_interval(self, now: float, known: dict[Any, Watch]) -> None:
         """Lower the switch interval while a turn computes and another thread of ours wants to run."""
         if len(self._watches) > 1 and any(
-            known.get(holder) is watch and watch.probe.cpu_ns() > watch.probe.noted and now - watch.since > TICK
-            for holder, watch in self._watches.items()
+            known.get(carrier) is watch and watch.probe.cpu_ns() > watch.probe.noted and now - watch.since > TICK
+            for carrier, watch in self._watches.items()
         ):
             self.crowded()
         elif now - self._crowded_at > LINGER:
@@ -375,8 +376,8 @@ class Monitor:
 
     def _report_on(self, watch: Watch) -> None:
         """A step lasts too long: once after `stall_after`, and once more."""
-        holder, now = watch.holder, Clock.monotonic()
-        if isinstance(holder, Worker) and holder.proc is None and watch.handed_off is None:
+        carrier, now = watch.carrier, Clock.monotonic()
+        if carrier.pooled and carrier.proc is None and watch.handed_off is None:
             watch.handed_off = 0.0  # it gave its processor away itself
         if watch.reported:
             watch.report_at = math.inf
@@ -432,7 +433,7 @@ class Monitor:
 
     def _note(self, worker: Worker, watch: Watch) -> bool:
         """Note where worker's step is stuck; True if its place is one that computes."""
-        task, point, starting = self._pool.task_of_turn(worker), worker.point, worker.starting
+        task, point, starting = worker.task(), worker.point, worker.starting
         coro = None if task is None else task._coro
         if coro.__class__ is not CoroutineType:
             return False
@@ -448,14 +449,13 @@ class Monitor:
 
     # Shutdown's question
 
-    def name_stuck(self, holders: list[Worker | ThreadStrand]) -> None:
-        """Warn of the threads that close() left behind: workers, and pinned strands."""
-        for holder in holders:
-            thread = holder.thread if isinstance(holder, Worker) else holder._seat.thread  # type: ignore[attr-defined]
-            running = self._pool.task_of_turn(holder) or (holder.running if isinstance(holder, Worker) else holder._running)
-            where = self.report.place_of(holder.probe)
+    def name_stuck(self, carriers: list[Carrier]) -> None:
+        """Warn of the threads that close() left behind."""
+        for carrier in carriers:
+            running = carrier.task() or carrier.item
+            where = self.report.place_of(carrier.probe)
             warnings.warn(
-                f"thread {thread.name} is stuck at {where} and was left behind; it runs {running!r}",  # type: ignore[union-attr]
+                f"thread {carrier.name} is stuck at {where} and was left behind; it runs {running!r}",
                 StuckThreads,
                 stacklevel=3,
             )

@@ -1,8 +1,8 @@
 """Watch: what the monitor knows of the turn that it found a thread in.
 
-A turn is one to the monitor while (strand, batch) stays the same; most turns change that, some don't. So at the second look
-the watch is posted to the turn's strand, as a queue item: once that is run the turn is over. What was seen before may have
-been the turn before, so the turn counts from the posting (but for two ticks).
+A turn is one to the monitor while its strand and its number stay the same; most turns change that, some don't. So at the
+second look the watch is posted to the turn's strand, as a queue item: once that is run the turn is over. What was seen before
+may have been the turn before, so the turn counts from the posting (but for two ticks).
 
 A pooled strand runs all that is queued in it in one turn. Hand-off asks how long the *turn* lasts, for others wait behind it;
 a report asks how long the *item* lasts, for one that is short did nothing wrong. Each item has a watch of its own, which
@@ -14,20 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plait._rt.ground.clock import Clock
-from plait._rt.sched.worker import Worker
 
 if TYPE_CHECKING:
     from types import CodeType
 
-    from plait._rt.ground.thread_probe import ThreadProbe
     from plait._rt.pool import Pool
     from plait._rt.sched.blocking_sites import Point
-    from plait._rt.strand.strand import Strand
-    from plait._rt.strand.thread_strand import ThreadStrand
-
-    # Whose turn it is; what runs, a worker's strand or the id of another thread's item; a number that most turns change; and on
-    # which thread
-    Turn = tuple[Strand, Any, int, ThreadProbe]
+    from plait._rt.strand.carrier import Carrier, Turn
 
 TICK = 0.001
 
@@ -36,23 +29,22 @@ class Watch:
     """One item of one turn; the monitor's own but for `over`, which the strand's thread writes."""
 
     __slots__ = (
-        "batch",
+        "carrier",
         "caught",
         "excused",
         "first_clock",
         "first_wait",
         "handed_off",
-        "holder",
         "item",
         "kept_gil",
         "kept_until",
+        "number",
         "over",
         "posted",
         "probe",
         "ran_at",
         "report_at",
         "reported",
-        "running",
         "since",
         "still",
         "strand",
@@ -62,9 +54,9 @@ class Watch:
         "unseen",
     )
 
-    def __init__(self, holder: Worker | ThreadStrand, turn: Turn, item: int, now: float, stall_after: float) -> None:
-        self.holder, self.item = holder, item
-        self.strand, self.running, self.batch, self.probe = turn
+    def __init__(self, carrier: Carrier, turn: Turn, now: float, stall_after: float) -> None:
+        self.carrier, self.probe = carrier, carrier.probe
+        self.strand, self.number, self.item = turn
         self.since = self.turn_since = self.ran_at = now
         self.first_clock = self.turn_clock = self.probe.cpu_ns()
         self.first_wait = 0  # how long it had waited for a core by then, in all
@@ -81,9 +73,9 @@ class Watch:
         self.caught: Any = None  # its stack and task, taken right after it let go of the GIL
 
     @classmethod
-    def since_last(cls, holder: Worker | ThreadStrand, turn: Turn, last: float, stall_after: float) -> Watch:
+    def since_last(cls, carrier: Carrier, turn: Turn, last: float, stall_after: float) -> Watch:
         """Of a turn that was seen at the last glance already."""
-        watch = cls(holder, turn, item_of(holder), last, stall_after)
+        watch = cls(carrier, turn, last, stall_after)
         watch.first_clock = watch.turn_clock = watch.probe.noted
         return watch
 
@@ -100,11 +92,17 @@ class Watch:
 
     def was_of(self, turn: Turn) -> bool:
         """Is it this turn, over or not?"""
-        return self.running == turn[1] and self.batch == turn[2]
+        return self.strand is turn[0] and self.number == turn[1]
 
-    def is_under_way(self, pool: Pool) -> bool:
+    def is_under_way(self) -> bool:
         """Is its thread in this turn still?"""
-        return any(holder is self.holder and self.is_of(turn) for holder, turn in pool.turns())
+        turn = self.carrier.turn()
+        return turn is not None and self.is_of(turn)
+
+    def item_is_under_way(self) -> bool:
+        """And at this item?"""
+        turn = self.carrier.turn()
+        return turn is not None and self.is_of(turn) and self.item == turn[2]
 
     def ask(self, now: float) -> None:
         """See that we are told when the turn is over."""
@@ -156,22 +154,16 @@ class Watch:
         self.report_at += seconds
 
 
-def item_of(holder: Worker | ThreadStrand) -> int:
-    """What a worker runs of its strand's queue, by its id: a reference would keep what has ended, until the next look."""
-    return id(holder.item) if isinstance(holder, Worker) else 0
-
-
 def follow(watches: dict[Any, Watch], pool: Pool, now: float) -> dict[Any, Watch]:
-    """The watches of what is under way: those of before that still is, and new ones; by worker or strand."""
-    found = [(holder, turn, item_of(holder)) for holder, turn in pool.turns()]
+    """The watches of what is under way: those of before that still is, and new ones; by carrier."""
     current = {}
-    for holder, turn, item in found:  # (asking lets go of the GIL, and then they go on)
-        before = watches.get(holder)
-        if before is not None and before.is_of(turn) and before.item == item:
+    for carrier, turn in list(pool.turns()):  # (asking lets go of the GIL, and then they go on)
+        before = watches.get(carrier)
+        if before is not None and before.is_of(turn) and before.item == turn[2]:
             before.ask(now)
-            current[holder] = before
+            current[carrier] = before
             continue
-        current[holder] = watch = Watch(holder, turn, item, now, pool.options.stall_after)
+        current[carrier] = watch = Watch(carrier, turn, now, pool.options.stall_after)
         if before is not None and before.is_of(turn):
             watch.goes_on_from(before)
         if not pool.started:

@@ -48,5 +48,5 @@ def test_falling_asleep_against_the_first_spawn() -> None:
             r.actor("monitor", monitor._falls_asleep)
             r.run()
             r.expect(slept == [False], "the monitor slept beside a step that lasts")
-            r.expect(monitor._looked_at < math.inf, "the next look would take the step for one that has just begun")
+            r.expect(monitor._last.ended < math.inf, "the next look would take the step for one that has just begun")
             r.main._thread_id = None

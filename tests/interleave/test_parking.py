@@ -173,7 +173,11 @@ def test_what_becomes_due_beside_a_stuck_worker(workers: int, what: str) -> None
                 for _ in range(12):
                     r.schedule.wait(lambda: False, 0.5)
                     for worker in list(r.pool.workers):
-                        if worker.running is not None and worker.proc is not None and monitor.something_waits(worker.proc):
+                        if (
+                            worker.running is not None
+                            and worker.proc is not None
+                            and monitor.handoffs.something_waits(worker.proc)
+                        ):
                             r.pool.handoff.give(worker)
 
             def read(r: Any = r, log: Any = log, ours: Any = ours, due: float = due) -> None:

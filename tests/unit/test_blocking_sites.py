@@ -102,7 +102,7 @@ async def test_a_task_at_a_known_place_gives_its_processor_away_first() -> None:
         await other_strand(go.set)
         assert all([await task for task in tasks])
         assert plait.stats().handoffs == before + 3
-        assert pool().monitor.handoffs == 0  # none that the monitor had to make
+        assert pool().monitor.handoffs.count == 0  # none that the monitor had to make
 
 
 @in_plait(workers=1)
@@ -347,8 +347,8 @@ def test_a_glance_trusts_no_clock_that_was_noted_before_the_last_look(seen: bool
     watched = SimpleNamespace(turns=lambda: iter([(carrier, turn)]), options=SimpleNamespace(stall_after=0.1))
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
     now = time.monotonic()
-    monitor._calm, monitor._last_look, monitor._looked_at = 1000, now - 0.004, now
-    monitor._seen = {carrier: ("strand", 6)} if seen else {}
+    monitor._calm, monitor._last.began, monitor._last.ended = 1000, now - 0.004, now
+    monitor._last.seen = {carrier: ("strand", 6)} if seen else {}
     assert monitor._glance() is seen
 
 
@@ -402,10 +402,10 @@ def test_a_tick_that_is_late_is_blamed_on_who_computes(late: float, seen: int | 
     worker: Any = Worker.__new__(Worker)
     watched = SimpleNamespace(turns=lambda: iter([(worker, ("strand", 7, 0))]))
     monitor = Monitor(watched, None)  # type: ignore[arg-type]
-    monitor._seen = {} if seen is None else {worker: ("strand", seen)}
+    monitor._last.seen = {} if seen is None else {worker: ("strand", seen)}
     hurry = monitor._was_kept(late)
     assert hurry is (late > 0 and suspicious)
-    assert monitor._kept_gil == pytest.approx(late if seen is None else 0.0)
+    assert monitor._last.kept_gil == pytest.approx(late if seen is None else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_a_suspect_has_half_of_the_time_once_it_can_be_learned_from(
     monitor = Monitor(SimpleNamespace(options=SimpleNamespace(handoff_after=0.010)), None)  # type: ignore[arg-type]
     worker: Any = SimpleNamespace(point=start_of(teach.__code__) if is_suspect else None)
     watch: Any = SimpleNamespace(turn_since=100.0, unseen=0.0, turn_computed=lambda: computed / 1e3)
-    assert monitor._is_long(worker, watch, 100.0 + lasts / 1e3 + 1e-6) is is_long
+    assert monitor.handoffs.is_long(worker, watch, 100.0 + lasts / 1e3 + 1e-6) is is_long
 
 
 def test_the_monitor_looks_again_when_a_step_has_had_its_time() -> None:
@@ -427,9 +427,9 @@ def test_the_monitor_looks_again_when_a_step_has_had_its_time() -> None:
     worker: Any = SimpleNamespace(point=None)
     watch: Any = SimpleNamespace(turn_since=100.0, unseen=0.0)
     usual = monitor._tick()
-    assert not monitor._is_long(worker, watch, 100.0 + 0.005)
+    assert not monitor.handoffs.is_long(worker, watch, 100.0 + 0.005)
     assert monitor._tick() == usual
-    assert not monitor._is_long(worker, watch, 100.0 + 0.0098)
+    assert not monitor.handoffs.is_long(worker, watch, 100.0 + 0.0098)
     assert monitor._tick() == pytest.approx(0.0002)
 
 

@@ -382,8 +382,8 @@ class Pool:
             tasks=len(self.all_tasks()),
             steps=self._ended_steps + sum(worker.steps for worker in workers),
             steals=sum(processor.steals for processor in self.processors),
-            handoffs=monitor.handoffs + self._ended_gave + sum(worker.gave for worker in workers),
-            stalls=monitor.stalls,
+            handoffs=monitor.handoffs.count + self._ended_gave + sum(worker.gave for worker in workers),
+            stalls=monitor.stalls.count,
             polls=self.polls,
             timers=len(self.timers),
         )
@@ -419,7 +419,7 @@ class Pool:
                 seat.thread.join(max(0.0, until - Clock.monotonic()))
         for thread in self._leaving:  # those too that went before we looked
             thread.join()
-        switch_interval.put_back(self.monitor)  # who computed until now may have lowered it again
+        self.monitor.interval.put_back()  # who computed until now may have lowered it again
         if self._blocking_pool is not None:
             self._blocking_pool.shutdown(wait=False)
         if self._poller is not None:

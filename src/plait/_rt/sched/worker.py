@@ -373,11 +373,11 @@ class Worker(Carrier):
         if not pool.blocking_sites.has_score(point):
             return
         proc = self.proc if pool.blocking_sites.is_known(point) else None  # read once: the monitor may take it at any moment
-        if proc is not None and pool.monitor.something_waits(proc) and pool.handoff.give(self):
+        if proc is not None and pool.monitor.handoffs.something_waits(proc) and pool.handoff.give(self):
             self.gave += 1
             if pool.blocking_sites.computes(point):
                 if GIL_BUILD():
-                    pool.monitor.crowded()
+                    pool.monitor.interval.crowded()
                     pool.compute_gate.wait(self, pool.blocking_sites.last(point))
                 else:
                     self.yield_cores()

@@ -11,6 +11,7 @@ takes over what the last one knew of the turn.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from plait._rt.ground.clock import Clock
@@ -21,8 +22,20 @@ if TYPE_CHECKING:
     from plait._rt.pool import Pool
     from plait._rt.sched.blocking_sites import Point
     from plait._rt.strand.carrier import Carrier, Turn
+    from plait._rt.strand.strand import Strand
 
 TICK = 0.001
+
+
+class LastLook:
+    """What the monitor's last look or glance found, and when."""
+
+    __slots__ = ("began", "ended", "kept_gil", "seen")
+
+    def __init__(self) -> None:
+        self.began, self.ended = 0.0, math.inf
+        self.kept_gil = 0.0  # for how long somebody has kept the GIL from the monitor since
+        self.seen: dict[Carrier, tuple[Strand, int]] = {}  # the turns; whose clocks were noted
 
 
 class Watch:

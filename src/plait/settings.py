@@ -12,7 +12,7 @@ from typing import Any
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.cores import usable_cores
 from plait._rt.io.poller import selector_names
-from plait._rt.pool import HANDOFF_AFTER, SHUTDOWN_GRACE, Options
+from plait._rt.options import HANDOFF_AFTER, SHUTDOWN_GRACE, Options
 from plait.diagnose.report import Stall
 
 PARAMETERS = ("workers", "handoff_after", "max_threads", "shutdown_grace")

@@ -17,9 +17,11 @@ from plait import taskgroup as taskgroup_module
 from plait._rt import pool as pool_module
 from plait._rt.asyncio_face import loop as loop_module
 from plait._rt.io.poller import SharedPoller
-from plait._rt.pool import Options, Pool
+from plait._rt.options import Options
+from plait._rt.pool import Pool
 from plait._rt.sched import parking
 from plait._rt.sched import processor as processor_module
+from plait._rt.sched import scheduler as scheduler_module
 from plait._rt.sched import worker as worker_module
 from plait._rt.sched.processor import Processor
 from plait._rt.sched.worker import Worker
@@ -33,8 +35,8 @@ from .baton import Actor, Killed, Lock, Schedule, acting
 
 SELECTOR = os.environ.get("PLAIT_SELECTOR", "")  # what the pollers stand on
 SCHEDULING = (
-    "_rt/strand/strand.py", "_rt/sched/parking.py", "_rt/pool.py", "_rt/sched/worker.py", "_rt/sched/processor.py",
-    "_rt/ground/run_queue.py",
+    "_rt/strand/strand.py", "_rt/sched/parking.py", "_rt/sched/scheduler.py", "_rt/sched/worker.py",
+    "_rt/sched/processor.py", "_rt/ground/run_queue.py",
 )  # fmt: skip
 TASKS = ("_rt/strand/strand.py", "_rt/task/task.py", "_rt/task/waiter.py", "_rt/sched/worker.py", "sync.py", "taskgroup.py")
 
@@ -172,7 +174,7 @@ def rig(seed: int, files: tuple[str, ...], workers: int = 0, limit: int = 60_000
     with pytest.MonkeyPatch.context() as patch:
         box: list[Rig] = []
         clock = SimpleNamespace(monotonic=lambda: box[0].schedule.now if box else 1000.0, sleep=lambda seconds: None)
-        for module in (parking, loop_module, pool_module, processor_module, strand_module, worker_module):
+        for module in (parking, loop_module, pool_module, processor_module, scheduler_module, strand_module, worker_module):
             patch.setattr(module, "Clock", clock)
         patch.setattr(Worker, "start", lambda self: self.pool.rig.actor(self.thread.name[6:], self._main, True))
         made = Rig(seed, files, workers, limit)

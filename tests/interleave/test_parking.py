@@ -13,7 +13,7 @@ from plait._rt.watch.monitor import Monitor
 from .baton import seeds
 from .rig import SCHEDULING, Item, rig
 
-PARKING = (SCHEDULING, ("_rt/sched/parking.py",), ("_rt/sched/parking.py", "_rt/pool.py"))
+PARKING = (SCHEDULING, ("_rt/sched/parking.py",), ("_rt/sched/parking.py", "_rt/sched/scheduler.py"))
 
 
 def _parked_once(r: Any) -> None:

@@ -1,108 +1,58 @@
-"""Pool: one runtime's processors, workers, injector, timers and poller, and the strands that run on them.
+"""Pool: one runtime: a scheduler, and the threads, poller, monitor and executor that it has from its first use to its end.
 
 A pool belongs to a main strand. It is a handful of empty containers until the first `spawn` or `Strand` starts it. Its monitor
 alone can be started before that, to watch the main strand.
 
-Ownership
-    `injector` (deque), `tasks` (dict), `spares` and `workers` (lists): any thread, by their atomic operations.
-    `_starting` guards `start`, thread creation and `close`; nothing of the user's runs under it.
-    Scheduling order: publish work (append), then look for somebody to wake (parking.py).
+Ownership: `_starting` guards `start`, thread creation and `close`; nothing of the user's runs under it. The rest: scheduler.py.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
-import itertools
-import sys
 import threading
 import traceback
-import weakref
-from collections import deque
-from collections.abc import Callable
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from plait._rt import process
 from plait._rt.asyncio_face.inherited import MadeByFactory
 from plait._rt.asyncio_face.loop import logger
-from plait._rt.ground import forks, switch_interval
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.here import here
-from plait._rt.ground.run_queue import items_of
 from plait._rt.ground.spawn_site import site_of
 from plait._rt.io.blocking_pool import MORE_THREADS, BlockingPool, Lane
 from plait._rt.io.poller import SharedPoller
-from plait._rt.io.timers import Timers
-from plait._rt.sched.blocking_sites import BlockingSites
-from plait._rt.sched.compute_gate import ComputeGate
-from plait._rt.sched.handoff import HandOff
-from plait._rt.sched.parking import Parking
+from plait._rt.options import Options
 from plait._rt.sched.processor import Processor
+from plait._rt.sched.scheduler import Scheduler
 from plait._rt.sched.worker import Worker
 from plait._rt.strand import belonging
 from plait._rt.strand.strand import IDLE, Strand
-from plait._rt.task.task import Task, check_coroutine, renew_lock
+from plait._rt.task.task import Task, check_coroutine
 from plait._rt.watch.monitor import Monitor
 from plait.stats import Stats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from plait._rt.strand.carrier import Carrier, Turn
     from plait._rt.strand.pinned import PinnedStrand, Seat
     from plait._rt.strand.thread_strand import ThreadStrand
 
-HELP_AT = 4  # queued strands for which a worker wakes another; fewer are its own, or the monitor's to notice
-HANDOFF_AFTER = 0.008  # seconds; `plait.run` documents it, ADR 9 says why so many
-SHUTDOWN_GRACE = 5.0  # seconds; `plait.run` documents it
 JOIN_SECONDS = 0.5, 2.0  # how long close() waits for the threads of the pool, all together: the run's grace, within that
 
 
-_new_object: Any = object.__new__
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a runtime is set up; `plait.run` documents the fields."""
-
-    workers: int
-    handoff_after: float = HANDOFF_AFTER
-    max_threads: int = 256
-    shutdown_grace: float = SHUTDOWN_GRACE
-    monitored: bool = True
-    answers: bool = True  # `plait ps`
-    watch_main: bool = True  # the monitor starts with the main strand, not with the first spawn
-    selector: str = ""  # the system's best, else by name (poller.py)
-    on_stall: Callable[[Any], object] | None = None
-    stall_after: float = 0.100
-
-
-class Pool:
+class Pool(Scheduler):
     """What the strands of one `plait.run` share."""
 
     def __init__(self, main: ThreadStrand, options: Options, report: Any, ps_server: Any = None) -> None:
-        self.main = main
+        super().__init__(main, options)
         self.ps_server = ps_server if options.answers else None  # answers `plait ps`; the process's, for all of its pools
-        self.options = options
-        self.injector: deque[Strand | Task[Any]] = deque()
-        self.tasks: dict[Task[Any], None] = {}  # strongly, those that outlived their first step; half the size of a set
-        self.timers = Timers()
-        self.parking = Parking(self)
-        self.processors: list[Processor] = []
-        self.workers: list[Worker] = []
         self._leaving: list[threading.Thread] = []  # of workers that have ended, while they still are
-        self.spares: list[Worker] = []
         self.seats: list[Seat] = []  # the threads of pinned strands
         self.monitor = Monitor(self, report)
-        self.handoff = HandOff(self)
-        self.blocking_sites = BlockingSites()
-        self.compute_gate = ComputeGate()
-        self.started = self.watched = self.stopping = self.closed = self.orphaned = False
-        self.polls = 0
+        self.started = self.watched = self.orphaned = False
         self._ended_steps = self._ended_gave = 0
-        self._numbers = itertools.count(1)
         self._stopped_by: BaseException | None = None
         self._starting = threading.RLock()
         self._poller: SharedPoller | None = None
@@ -125,7 +75,7 @@ class Pool:
             with self._starting:
                 self.check_open()
                 if self._blocking_pool is None:
-                    _note(self)
+                    process.note(self)
                     self._blocking_pool = BlockingPool()
         return self._blocking_pool
 
@@ -141,7 +91,7 @@ class Pool:
             for processor in self.processors:
                 processor.holder.append(self.new_worker(processor))
             self.started = True
-            _note(self)
+            process.note(self)
             self._start_workers()
             self.watch()
             self.monitor.begin_now()
@@ -171,7 +121,7 @@ class Pool:
             self.check_open()
             if self.watched or not self.options.monitored:
                 return
-            _note(self)
+            process.note(self)
             try:
                 self.monitor.start()
             except RuntimeError as error:
@@ -205,12 +155,6 @@ class Pool:
             )
         if self.closed:
             raise RuntimeError("Event loop is closed")
-
-    def new_worker(self, processor: Processor | None) -> Worker:
-        """A worker that has yet to be started."""
-        worker = Worker(self, next(self._numbers), processor)
-        self.workers.append(worker)
-        return worker
 
     def worker_ended(self, worker: Worker) -> None:
         """On its thread, last."""
@@ -257,26 +201,6 @@ class Pool:
             task._source_traceback = traceback.extract_stack(frame)
         return task
 
-    def bare_strand(self) -> Strand:
-        """A strand whose turn the caller holds."""
-        strand = _new_object(Strand)
-        strand._pool = self
-        strand._next = strand._marked = None
-        strand._ready = []
-        if self.main._debug:
-            strand._debug = True
-        return strand  # type: ignore[no-any-return]
-
-    def all_tasks(self) -> list[Task[Any]]:
-        """The tasks spawned and not done: queued, in their first step, or listed since. One on its way between two of these
-        may be missed, unless the pool `is_quiet`."""
-        queued = [item for queue in (self.injector, *(p.queue for p in self.processors)) for item in items_of(queue)]
-        found = {item: None for item in queued if isinstance(item, Task)}
-        starting = [worker.starting for worker in list(self.workers)]  # each read once: its worker goes on
-        found.update((task, None) for task in starting if task is not None)
-        found.update(self.tasks)
-        return [task for task in found if not task.done()]
-
     @property
     def pinned(self) -> list[PinnedStrand]:
         """The strands with a thread of their own, but for the main one."""
@@ -296,43 +220,6 @@ class Pool:
 
     # Scheduling
 
-    def schedule(self, strand: Strand | Task[Any], woken: bool = True) -> None:
-        """Queue strand, whose turn the caller holds, or a new task; from any thread."""
-        worker = here.worker
-        if worker is not None and worker.pool is self:
-            processor = worker.proc
-            if processor is not None:
-                queue = processor.queue
-                if woken and processor.run_on > 0:
-                    processor.run_on -= 1
-                    queue.appendleft(strand)
-                else:
-                    queue.append(strand)
-                if self.parking.parked and (len(queue) > HELP_AT or worker.proc is not processor):  # (H3)
-                    self.parking.notify()
-                return
-        self.inject(strand)
-
-    def inject(self, strand: Strand | Task[Any]) -> None:
-        """Queue strand for whichever worker comes first."""
-        self.injector.append(strand)
-        if self.parking.parked:
-            self.parking.notify()
-
-    def has_work(self) -> bool:
-        """Is there something for a worker that is about to park?"""
-        if self.injector or self.stopping:
-            return True
-        return any(processor.queue for processor in self.processors)
-
-    def is_quiet(self) -> bool:
-        """Has nobody anything to do? Workers that are stuck in a step without a processor don't count."""
-        return len(self.parking.parked) >= len(self.processors) and not self.has_work()
-
-    def queued(self) -> int:
-        """How many strands wait for a worker."""
-        return len(self.injector) + sum(len(processor.queue) for processor in self.processors)
-
     def lanes(self) -> tuple[Lane, ...]:
         """The executor's, if there are any yet."""
         return () if self._blocking_pool is None else (self._blocking_pool, self._blocking_pool.lookups)
@@ -343,16 +230,6 @@ class Pool:
         count += sum(strand._parked for strand in (self.main, *self.pinned))
         count += int(self.ps_server is not None and self.ps_server.is_open())
         return count if self._blocking_pool is None else count + self._blocking_pool.idle()
-
-    def deliver(self, handles: Iterable[Any]) -> None:
-        """Post what a poll found."""
-        self.polls += 1
-        for handle in handles:
-            handle._loop._post(handle)
-
-    def fire_timers(self, most: int = sys.maxsize) -> None:
-        """Post the timers that are due, the oldest so many."""
-        self.timers.fire(Clock.monotonic(), most)
 
     # The end
 
@@ -434,49 +311,3 @@ class Pool:
                 self.ring_spare(spare)
             if worker.ended.wait(0.005) or Clock.monotonic() >= until:
                 return
-
-    def ring_spare(self, worker: Worker) -> None:
-        """Wake a spare so that it looks whether it is still needed."""
-        try:
-            self.spares.remove(worker)
-        except ValueError:
-            return
-        worker.bell.release()
-
-
-_with_threads: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-def _note(pool: Pool) -> None:
-    """It is about to have threads, which a fork's child won't have."""
-    _with_threads.add(pool)
-    _watch_process()
-
-
-def _after_fork() -> None:
-    """In the child: the threads of the pools are the parent's, and so may be the holders of locks."""
-    here.worker = None
-    renew_lock()
-    switch_interval.after_fork()
-    for pool in list(_with_threads):
-        pool._starting = threading.RLock()
-        pool._blocking_pool = None  # the next call makes one with threads of ours
-        pool.main.probe.after_fork()
-        if pool.started:
-            pool.orphaned = pool.closed = pool.stopping = True
-        else:  # it had a monitor, no more
-            pool.forget_monitor()
-        if pool.ps_server is not None:
-            pool.ps_server.forget()
-
-
-def _at_exit() -> None:
-    for pool in list(_with_threads):
-        if not pool.started and pool.watched:
-            pool.unwatch()
-
-
-@functools.cache
-def _watch_process() -> None:
-    atexit.register(_at_exit)
-    forks.in_child(_after_fork)

@@ -20,7 +20,7 @@ from plait._rt.ground.run_queue import RunItem
 if TYPE_CHECKING:
     from collections import deque
 
-    from plait._rt.pool import Pool
+    from plait._rt.sched.scheduler import Scheduler
 
 APART = 0.001  # seconds from one yield to the next
 PAUSE = 1e-6
@@ -29,7 +29,7 @@ REST = 50e-6  # what was waited for longer than this was rest enough
 _last = 0.0  # when the GIL was free last; threads that write it at once lose nothing but a yield
 
 
-def yield_gil(pool: Pool) -> None:
+def yield_gil(pool: Scheduler) -> None:
     """Let another thread in, if it is time, and if there may be one that waits."""
     global _last
     now = Clock.monotonic()
@@ -41,7 +41,7 @@ def yield_gil(pool: Pool) -> None:
         _last = Clock.monotonic()
 
 
-def polled(pool: Pool, since: float) -> None:
+def polled(pool: Scheduler, since: float) -> None:
     """The calling thread has polled, without the GIL since then."""
     global _last
     now = Clock.monotonic()

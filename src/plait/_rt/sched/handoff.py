@@ -22,7 +22,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plait._rt.pool import Pool
+    from plait._rt.sched.scheduler import Scheduler
     from plait._rt.sched.worker import Worker
 
 logger = logging.getLogger("plait")
@@ -31,7 +31,7 @@ logger = logging.getLogger("plait")
 class HandOff:
     """The hand-offs of one pool; no lock, any thread."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Scheduler) -> None:
         self._pool = pool
         self.at_cap = 0
 

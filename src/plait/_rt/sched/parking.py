@@ -29,7 +29,7 @@ from plait._rt.ground.gil_yield import polled
 
 if TYPE_CHECKING:
     from plait._rt.io.poller import ReadyHandle
-    from plait._rt.pool import Pool
+    from plait._rt.sched.scheduler import Scheduler
     from plait._rt.sched.worker import Worker
 
 _AWAKE = -math.inf
@@ -40,7 +40,7 @@ class Parking:
 
     __slots__ = ("_pool", "_seat", "parked", "sleeps_until")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Scheduler) -> None:
         self._pool = pool
         self._seat = Lock()
         self.sleeps_until = _AWAKE  # until when who sits at the poller sleeps; who adds an earlier timer wakes it

@@ -19,7 +19,7 @@ from plait._rt.ground.clock import Clock
 from plait._rt.ground.run_queue import BATCH, RunItem
 
 if TYPE_CHECKING:
-    from plait._rt.pool import Pool
+    from plait._rt.sched.scheduler import Scheduler
     from plait._rt.sched.worker import Worker
 
 BATCH_SECONDS = 0.001  # how long BATCH turns may take where timers or descriptors wait for a look
@@ -50,7 +50,7 @@ class Processor:
 
     __slots__ = ("first_again", "holder", "number", "pool", "queue", "run_on", "steals")
 
-    def __init__(self, pool: Pool, number: int) -> None:
+    def __init__(self, pool: Scheduler, number: int) -> None:
         self.pool = pool
         self.number = number
         self.queue: deque[Any] = deque()  # strands, and tasks that have yet to get one

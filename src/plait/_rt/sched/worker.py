@@ -36,8 +36,8 @@ from plait._rt.task.current_task import MARKS_STAY, current_tasks, forget, mark,
 from plait._rt.task.task import RETURNED, LeftStrand, Task, task_of
 
 if TYPE_CHECKING:
-    from plait._rt.pool import Pool
     from plait._rt.sched.processor import Processor
+    from plait._rt.sched.scheduler import Scheduler
     from plait._rt.strand.carrier import Turn
     from plait._rt.strand.strand import Strand
 
@@ -114,7 +114,7 @@ class Worker(Carrier):
 
     pooled = True
 
-    def __init__(self, pool: Pool, number: int, proc: Processor | None) -> None:
+    def __init__(self, pool: Scheduler, number: int, proc: Processor | None) -> None:
         super().__init__()  # (its `item` is left as it is on the fast path: `task`)
         self.pool = pool
         self.proc = proc

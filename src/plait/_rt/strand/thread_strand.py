@@ -135,19 +135,19 @@ class ThreadStrand(Strand):
         """In iterations as asyncio's: what the poller and the timers have comes behind what is ready, and all that is run.
         Without descriptors and timers there is nothing to look for, but now and then."""
         ready = self._ready
-        turns = BATCH
+        left = 0  # turns until the next look
         while True:
-            if turns >= BATCH or not ready:
+            if left <= 0 or not ready:
                 self._look()
-                turns = 0
+                left = BATCH
             elif self._to_look_for:
                 self._glance()
             count = min(len(ready), MOST)
-            turns += count
             if self._debug:
                 self._run_slowly(count)
+                left -= count
             else:
-                self._run_batch(count)
+                left = self._run_batch(count, left)
             if self._stopping:
                 break
         self._raise_if_told()
@@ -158,25 +158,36 @@ class ThreadStrand(Strand):
         _set_running_loop(self)  # from 3.14 on nobody else can be unmarked
         try:
             self._look()
-            (self._run_slowly if self._debug else self._run_batch)(len(self._ready))
+            count = len(self._ready)
+            if self._debug:
+                self._run_slowly(count)
+            else:
+                self._run_batch(count, count)
         finally:
             self.carrier.item = None
             if self._marked is not None or not MARKS_STAY:
                 unmark(self)
             _set_running_loop(running)
 
-    def _run_batch(self, count: int) -> None:
-        """Run the count oldest items, as asyncio's loop does in one iteration."""
-        popleft, carrier = self._ready.popleft, self.carrier  # type: ignore[attr-defined]
-        for _ in range(count):
-            carrier.item = item = popleft()
-            if type(item) is LocalTask or not isinstance(item, Handle):
-                item._run()
-            elif not item._cancelled:  # type: ignore[attr-defined]
-                if self._marked is not None or not MARKS_STAY:
-                    unmark(self)
-                item._run()  # type: ignore[attr-defined]
-        item = None  # a traceback may know this frame: nothing is kept by it
+    def _run_batch(self, count: int, left: int) -> int:
+        """Run the count oldest items, as asyncio's loop does in one iteration, and further iterations, of left turns in all,
+        while these need nothing but what is ready; returns how many of those turns are left."""
+        ready, carrier = self._ready, self.carrier
+        popleft = ready.popleft  # type: ignore[attr-defined]
+        while True:
+            for _ in range(count):
+                carrier.item = item = popleft()
+                if type(item) is LocalTask or not isinstance(item, Handle):
+                    item._run()
+                elif not item._cancelled:  # type: ignore[attr-defined]
+                    if self._marked is not None or not MARKS_STAY:
+                        unmark(self)
+                    item._run()  # type: ignore[attr-defined]
+            item = None  # a traceback may know this frame: nothing is kept by it
+            left -= count
+            if left <= 0 or self._to_look_for or self._stopping or not ready or self._debug:
+                return left
+            count = min(len(ready), MOST)
 
     def _run_slowly(self, count: int) -> None:
         """The same in debug mode: slow callbacks and steps are logged."""

@@ -14,6 +14,7 @@ import warnings
 from typing import Any
 
 from plait._rt.ground.code_origin import is_installed, is_librarys, is_plaits
+from plait._rt.ground.cpython import _getframe
 from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait.runtime import Runner, new_event_loop
@@ -51,7 +52,7 @@ def _watch_for_others() -> None:
 
 def _other_loop(loop: Any) -> str:
     """What to say of it: where it is run, and what to write."""
-    frame: Any = sys._getframe(2)
+    frame: Any = _getframe(2)
     places = []
     while frame is not None:
         file = frame.f_code.co_filename

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sys
 from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
-from asyncio.events import _get_running_loop
 from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
 
+from plait._rt.ground.cpython import _get_running_loop, _getframe
 from plait._rt.ground.spawn_site import Site, site_of
 from plait._rt.shutdown import Stuck
 from plait._rt.strand.strand import Strand, current_strand
@@ -367,7 +366,7 @@ async def start_server(
     bound._sockets = None  # ours now
     for listening in sockets if keep_alive else ():
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    settings = _Settings(client_connected_cb, limit, ssl, options, backlog, site_of(sys._getframe(1)))
+    settings = _Settings(client_connected_cb, limit, ssl, options, backlog, site_of(_getframe(1)))
     server = Server(strand, sockets, settings, home)
     try:
         if start_serving:

@@ -15,7 +15,6 @@ import io
 import os
 import pkgutil
 import re
-import runpy
 import sys
 import types
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from operator import attrgetter
 from typing import Any
 
 from plait._rt.ground.code_origin import is_plaits
+from plait._rt.ground.cpython import main_runner
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task.task import Task
 from plait.runtime import run
@@ -111,7 +111,7 @@ def _run_script(content: bytes | types.CodeType, file: str) -> None:
 def _run_as_main(name: str, alter_argv: bool) -> None:
     _new_main()
     try:
-        runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]  # what the interpreter itself calls
+        main_runner()(name, alter_argv)
     except BaseException as error:
         _hide_frames(error, lambda file: file.startswith("<frozen "))
         raise

@@ -6,14 +6,13 @@ import asyncio
 import functools
 import inspect
 import math
-import sys
 import types
-from asyncio.events import _get_running_loop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar, overload
 
 from plait._rt.ground.code_origin import is_librarys, is_plaits
+from plait._rt.ground.cpython import _get_running_loop, _getframe, is_debug_mode
 from plait._rt.pool import Pool
 from plait._rt.strand.strand import Strand, current_strand
 from plait._rt.strand.thread_strand import ThreadStrand
@@ -73,7 +72,7 @@ class EventLoop(ThreadStrand):
         options = settings(workers, handoff_after, max_threads, shutdown_grace, on_stall)
         self.set_up(Pool(self, options, Reporter(on_stall), SERVER))
         self.belong_here()
-        self._debug = asyncio.coroutines._is_debug_mode()  # type: ignore[misc, attr-defined]
+        self._debug = is_debug_mode()  # type: ignore[misc]
         self.make_signal_pipe()
 
 
@@ -204,7 +203,7 @@ def spawn(coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Con
     `go` statement.)
     """
     pool = current_strand()._pool
-    task = pool.new_task(coro, name, context, sys._getframe(1))
+    task = pool.new_task(coro, name, context, _getframe(1))
     pool.schedule(task, False)
     return task
 

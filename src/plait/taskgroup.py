@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from asyncio.events import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from threading import RLock
 from typing import Any, NoReturn, TypeVar
 
+from plait._rt.ground.cpython import _get_running_loop, _getframe
 from plait._rt.strand.strand import Strand
 from plait._rt.task.task import CANCELLED, RETURNED, Task, check_coroutine
 
@@ -68,7 +67,7 @@ class TaskGroup(asyncio.TaskGroup):
         if not self._entered:  # type: ignore[attr-defined]
             self._refuse(coro)
         pool = self._loop._pool
-        task = pool.new_task(coro, name, context, sys._getframe(1))
+        task = pool.new_task(coro, name, context, _getframe(1))
         if _get_running_loop() is self._loop:  # where the gate is shut
             if self._over or self._aborting:
                 self._refuse(coro)

@@ -123,7 +123,7 @@ OWNERS = {
     "epoll": "_rt/io/epoll.py",
     "eventfd": "_rt/io/epoll.py",
     "EFD_": "_rt/io/epoll.py",
-    "unix_events": "_rt/asyncio_face/base.py",
+    "unix_events": "_rt/ground/cpython.py",
     "sched_": "_rt/ground/cores.py",
     "pthread_getcpuclockid": "_rt/ground/thread_probe.py",
     "setpriority": "_rt/ground/thread_probe.py",

@@ -26,6 +26,7 @@ from typing import Any
 from plait._rt.ground import forks
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.cpython import _current_frames
 from plait.diagnose.collector import held_off
 
 Call = tuple[CodeType, int]  # and the instruction that it is at
@@ -89,10 +90,10 @@ def frame_of(ident: int) -> Iterator[FrameType | None]:
     while another thread does so the answer is None.
     """
     if COLLECTS_BETWEEN_STEPS:
-        yield sys._current_frames().get(ident)
+        yield _current_frames().get(ident)
     else:
         with held_off() as held:
-            yield sys._current_frames().get(ident) if held else None
+            yield _current_frames().get(ident) if held else None
 
 
 def calls_of(ident: int) -> list[Call]:

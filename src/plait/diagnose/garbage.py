@@ -11,13 +11,13 @@ another thread changes it just then. So there the thread that makes the first lo
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 from collections import deque
 from typing import Any
 
 from plait._rt.ground import forks
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.cpython import _current_frames, _getframe
 from plait._rt.ground.run_queue import items_of
 from plait._rt.ground.settle import Settle
 from plait.diagnose.capture import FREE_THREADED, Call, calls_from
@@ -42,7 +42,7 @@ def _note(phase: str, _info: dict[str, Any]) -> None:
 
 def _calls() -> list[Call]:
     try:
-        return calls_from(sys._getframe(2))
+        return calls_from(_getframe(2))
     except ValueError:  # no code runs: the thread, or the interpreter, is about to end
         return []
 
@@ -71,7 +71,7 @@ def one_is_under_way() -> bool:
     own, code = threading.get_ident(), _note.__code__
     if any(ident != own for ident in list(_began)):
         return True
-    return any(frame.f_code is code for ident, frame in sys._current_frames().items() if ident != own)  # it is about to note
+    return any(frame.f_code is code for ident, frame in _current_frames().items() if ident != own)  # it is about to note
 
 
 def _after_fork() -> None:

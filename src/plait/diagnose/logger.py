@@ -8,7 +8,8 @@ by it. Who means it sets `disabled` himself, or a level; that holds.
 from __future__ import annotations
 
 import logging
-import sys
+
+from plait._rt.ground.cpython import _getframe
 
 
 def kept_logger(name: str) -> logging.Logger:
@@ -25,7 +26,7 @@ def kept_logger(name: str) -> logging.Logger:
 
         @disabled.setter
         def disabled(self, value: bool) -> None:
-            if not value or sys._getframe(1).f_globals.get("__name__") != "logging.config":
+            if not value or _getframe(1).f_globals.get("__name__") != "logging.config":
                 self.__dict__["disabled"] = value
 
     Kept.__name__, Kept.__qualname__ = kind.__name__, kind.__qualname__

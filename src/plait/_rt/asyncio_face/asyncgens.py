@@ -11,9 +11,10 @@ runtime that has ended are taken out by its end: they would keep it.
 from __future__ import annotations
 
 import weakref
-from asyncio.events import _get_running_loop
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
+
+from plait._rt.ground.cpython import _get_running_loop
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool

@@ -1,6 +1,6 @@
 """The asyncio face of a strand: what makes it an asyncio event loop.
 
-asyncio's own loop of this system (base.py) brings the transports, TLS, UDP, pipes, subprocesses and `sock_*`; this class
+asyncio's own loop of this system (cpython.py) brings the transports, TLS, UDP, pipes, subprocesses and `sock_*`; this class
 replaces what those stand on. Its `__init__` is never called: a strand of one task must cost a few dozen bytes, so the
 plain attributes are class attributes here and the containers are made when they are first asked for.
 
@@ -19,21 +19,29 @@ import sys
 import time
 import warnings
 import weakref
-from asyncio.events import _get_running_loop
 from contextvars import Context
 from functools import cached_property
 from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from plait._rt.asyncio_face import asyncgens, base
+from plait._rt.asyncio_face import asyncgens
 from plait._rt.asyncio_face.selector_face import SelectorFace
 from plait._rt.asyncio_face.streams import hasten
 from plait._rt.asyncio_face.transports import guard
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.cpython import (
+    C_STEP,
+    EventLoop,
+    _format_handle,
+    _get_running_loop,
+    _getframe,
+    _ThreadSafeHandle,
+    child_watcher,
+)
 from plait._rt.ground.gil_yield import PAUSE
 from plait._rt.task.handles import Handle, TimerHandle
 from plait._rt.task.task import LocalTask, Task, check_coroutine
-from plait._rt.task.task_numbers import C_STEP, name_c_task, next_number
+from plait._rt.task.task_numbers import name_c_task, next_number
 from plait.errors import WrongStrand
 
 if TYPE_CHECKING:
@@ -41,12 +49,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("plait")
 
-_EventLoop: Any = base.EventLoop
 _base: Any = asyncio.base_events  # whose `socket` and `logger` are what tests patch
 _FACTORY_NAMES = sys.version_info >= (3, 14)  # does a task factory get the task's name?
-
-# A handle that another thread may cancel while it runs: `cancel` waits until it has run (since 3.14)
-_ThreadSafeHandle: Any = getattr(asyncio.events, "_ThreadSafeHandle", asyncio.Handle)
 
 _WAKEUP = Task._wakeup
 _reported: set[Any] = set()
@@ -55,7 +59,7 @@ EXACT = 2**53  # an int up to it is a float without loss
 CROWDED = 10_000  # so many items wait in a strand's queue that a thread which posts more yields the GIL each time
 
 
-class AsyncioFace(_EventLoop):  # type: ignore[misc]
+class AsyncioFace(EventLoop):  # type: ignore[misc]
     """What a strand inherits of asyncio; `Strand` and `ThreadStrand` provide the scheduling below it."""
 
     __slots__ = ()
@@ -91,7 +95,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
     _signal_handlers: Any = cached_property(lambda _self: {})
     _files: Any = cached_property(lambda _self: {})  # descriptor: the file object that is watched by it, if it was given
     _unix_server_sockets: Any = cached_property(lambda _self: {})
-    _watcher: Any = cached_property(lambda _self: base.child_watcher())  # since 3.14; before, asyncio has one for all loops
+    _watcher: Any = cached_property(lambda _self: child_watcher())  # since 3.14; before, asyncio has one for all loops
 
     @property
     def _selector(self) -> Any:
@@ -231,7 +235,7 @@ class AsyncioFace(_EventLoop):  # type: ignore[misc]
         running = _get_running_loop()
         if running is None:
             return
-        frame = sys._getframe(3)
+        frame = _getframe(3)
         while frame.f_back is not None and "/asyncio/" in frame.f_code.co_filename:
             frame = frame.f_back
         place = (frame.f_code.co_filename, frame.f_lineno)
@@ -409,5 +413,5 @@ def run_callback(strand: AsyncioFace, handle: asyncio.Handle) -> None:
 def note_slow(strand: AsyncioFace, what: Any, seconds: float) -> None:
     """asyncio's debug-mode warning."""
     if seconds >= strand.slow_callback_duration:
-        text = _base._format_handle(what) if isinstance(what, asyncio.Handle) else repr(what)
+        text = _format_handle(what) if isinstance(what, asyncio.Handle) else repr(what)
         _base.logger.warning("Executing %s took %.3f seconds", text, seconds)

@@ -7,18 +7,20 @@ socket's `write` is made up for by sending bytes as they are, where nothing is q
 
 from __future__ import annotations
 
-import asyncio.selector_events
 import asyncio.sslproto
 import functools
-import sys
-from asyncio.events import _get_running_loop
 from typing import Any
 
-from plait._rt.asyncio_face.base import PIPES
+from plait._rt.ground.cpython import (
+    PIPES,
+    _get_running_loop,
+    _getframe,
+    _SelectorDatagramTransport,
+    _SelectorSocketTransport,
+    _SSLProtocolTransport,
+)
 from plait.errors import WrongStrand
 
-_SocketTransport: Any = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
-_TlsTransport: Any = asyncio.sslproto._SSLProtocolTransport  # type: ignore[attr-defined]
 _ENCRYPTED = asyncio.sslproto.SSLProtocolState.WRAPPED  # type: ignore[attr-defined]
 _METHODS = ("write", "writelines", "write_eof", "sendto", "close", "abort", "pause_reading", "resume_reading")
 _SENDING = ("write", "writelines", "write_eof", "sendto", "close", "abort")  # the other end may be in the same strand
@@ -44,7 +46,7 @@ def _checked(name: str, method: Any) -> Any:
     def checked(self: Any, *args: Any, **options: Any) -> Any:
         loop: Any = self._loop
         if _get_running_loop() is not loop and not _may_be_used(loop):
-            if sys._getframe(1).f_code.co_name == "close" and sys._getframe(2).f_code.co_name == "__del__":
+            if _getframe(1).f_code.co_name == "close" and _getframe(2).f_code.co_name == "__del__":
                 return loop.call_soon_threadsafe(method, self)  # StreamWriter's: it runs on whichever thread collects
             raise WrongStrand(
                 f"transport.{name}() was called off its strand {loop!r}: a transport belongs to the strand that made it. "
@@ -65,10 +67,10 @@ def _may_be_used(loop: Any) -> bool:
 _guarded: dict[type, type] = {
     base: _made_of(base)
     for base in (
-        _SocketTransport,
-        asyncio.selector_events._SelectorDatagramTransport,  # type: ignore[attr-defined]
+        _SelectorSocketTransport,
+        _SelectorDatagramTransport,
         *PIPES,
-        _TlsTransport,
+        _SSLProtocolTransport,
     )
 }
 
@@ -115,7 +117,7 @@ def _looks_where_something_came(resume_reading: Any) -> Any:
 # A read takes `max_size` of memory, whatever comes. glibc gives what is free at its heap's top back to the system where it is
 # more than twice the largest block that it ever mapped and unmapped, and so at nearly each read, which then faults in its
 # pages again: half of the time to read much. This maps a larger one and unmaps it, once, and touches none of it.
-bytes(2 * _SocketTransport.max_size)
+bytes(2 * _SelectorSocketTransport.max_size)
 
-_guarded[_SocketTransport].write = _sends_at_once(_guarded[_SocketTransport].write)  # type: ignore[attr-defined]
-_guarded[_TlsTransport].resume_reading = _looks_where_something_came(_guarded[_TlsTransport].resume_reading)  # type: ignore[attr-defined]
+_guarded[_SelectorSocketTransport].write = _sends_at_once(_guarded[_SelectorSocketTransport].write)  # type: ignore[attr-defined]
+_guarded[_SSLProtocolTransport].resume_reading = _looks_where_something_came(_guarded[_SSLProtocolTransport].resume_reading)  # type: ignore[attr-defined]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-import sys
+from plait._rt.ground.cpython import _is_gil_enabled
 
-GIL_BUILD = getattr(sys, "_is_gil_enabled", lambda: True)  # a call: an extension module may bring the GIL back
+GIL_BUILD = _is_gil_enabled  # a call: an extension module may bring the GIL back

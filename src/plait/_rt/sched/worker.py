@@ -15,7 +15,6 @@ import logging
 import sys
 import threading
 import time
-from asyncio.events import _get_running_loop, _set_running_loop
 from contextvars import Context
 from operator import attrgetter
 from sys import getrefcount
@@ -26,6 +25,7 @@ from weakref import getweakrefcount
 from plait._rt.asyncio_face.asyncgens import hooks
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.cpython import _get_running_loop, _set_running_loop, compiles
 from plait._rt.ground.gil_yield import yield_gil
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import BATCH
@@ -76,12 +76,6 @@ async def _unknown() -> None:
 async def _known(held: list[Any]) -> None:
     """One that does, and has somebody else hold it."""
     held.append(_get_running_loop())
-
-
-def _compiles() -> bool:
-    """Does the interpreter compile what runs often (since 3.14, an option)?"""
-    jit: Any = getattr(sys, "_jit", None)
-    return jit is not None and bool(jit.is_enabled())
 
 
 _own_refs: int | None = None
@@ -415,7 +409,7 @@ class Worker(Carrier):
             sys.settrace(None)
             sys.setprofile(None)
             try:
-                _own_refs = -1 if _compiles() else Worker(self.pool, 0, None)._count_own_refs()
+                _own_refs = -1 if compiles() else Worker(self.pool, 0, None)._count_own_refs()
             finally:
                 sys.setprofile(profiler)
                 sys.settrace(tracer)

@@ -14,10 +14,9 @@ import asyncio
 import functools
 import inspect
 import weakref
-from asyncio.events import _get_running_loop
-from asyncio.mixins import _LoopBoundMixin
 from typing import Any
 
+from plait._rt.ground.cpython import _get_running_loop, _LoopBoundMixin
 from plait._rt.strand.strand import Strand
 from plait._rt.task.task import Task
 from plait.errors import WrongStrand
@@ -48,7 +47,7 @@ _IN_USE = asyncio.Lock, asyncio.Queue  # what shows that it is in use
 @functools.cache
 def watch() -> None:
     """From now on asyncio's classes look whose their objects are."""
-    _LoopBoundMixin._plait_owner = None  # type: ignore[attr-defined]
+    _LoopBoundMixin._plait_owner = None
     for binds, methods in ((True, _BINDING), (False, _ASKING)):
         for owner, name in methods:
             setattr(owner, name, _looking(getattr(owner, name), binds))

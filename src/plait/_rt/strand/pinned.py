@@ -24,12 +24,12 @@ import asyncio
 import sys
 import threading
 import weakref
-from asyncio.events import _set_running_loop
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from plait._rt.asyncio_face import asyncgens
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.cpython import _set_running_loop
 from plait._rt.strand.carrier import ThreadCarrier
 from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand

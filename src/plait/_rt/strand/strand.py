@@ -24,10 +24,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 import traceback
 from asyncio import Handle
-from asyncio.events import _get_running_loop, _set_running_loop
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType, FrameType
@@ -36,6 +34,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from plait._rt.asyncio_face.inherited import Inherited, MadeByFactory
 from plait._rt.asyncio_face.loop import AsyncioFace, deadline_of, run_callback
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.cpython import _get_running_loop, _getframe, _set_running_loop
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import RunItem
 from plait._rt.ground.spawn_site import site_of
@@ -120,7 +119,7 @@ class Strand(AsyncioFace, RunItem):
 
         The strand runs its tasks one at a time, switching where they await. The runtime holds the task until it is done.
         """
-        return self._start(coro, name, context, sys._getframe(1))
+        return self._start(coro, name, context, _getframe(1))
 
     @overload
     def call(self, coro: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, T]: ...
@@ -136,7 +135,7 @@ class Strand(AsyncioFace, RunItem):
         that is stuck in a step the caller gets its CancelledError after 0.05 s, and what it called is left (as `await task`,
         see Task). TypeError for anything else.
         """
-        return self._call(what, args, kwargs, sys._getframe(1))
+        return self._call(what, args, kwargs, _getframe(1))
 
     async def _call(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Any:
         coro = what if what.__class__ is CoroutineType and not (args or kwargs) else _coroutine_of(what, args, kwargs)
@@ -166,7 +165,7 @@ class Strand(AsyncioFace, RunItem):
         from plait._rt.strand.closing import empty
 
         self._closing = True  # type: ignore[misc]
-        mine: Task[Any] = Task(empty(self), self, ("aclose", site_of(sys._getframe(1))), copy_context())
+        mine: Task[Any] = Task(empty(self), self, ("aclose", site_of(_getframe(1))), copy_context())
         closer = self.__dict__.setdefault("_closer", mine)
         if closer is mine:
             self._pool.tasks[mine] = None

@@ -17,17 +17,17 @@ import threading
 import warnings
 import weakref
 from asyncio import Handle
-from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import TYPE_CHECKING, Any
 
-from plait._rt.asyncio_face import asyncgens, base
+from plait._rt.asyncio_face import asyncgens
 from plait._rt.asyncio_face.inherited import Inherited
-from plait._rt.asyncio_face.loop import AsyncioFace, _EventLoop, note_slow, run_callback
+from plait._rt.asyncio_face.loop import AsyncioFace, note_slow, run_callback
 from plait._rt.asyncio_face.selector_face import SelectorFace, events_of
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.cpython import EventLoop, _get_running_loop, _getframe, _run_until_complete_cb, _set_running_loop, system
 from plait._rt.ground.gil_yield import GIL_YIELD, polled, yield_gil
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import BATCH, items_of
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from plait._rt.pool import Pool
 
 _FACTORY = Inherited("_task_factory", None)
-_stop_run: Any = asyncio.base_events._run_until_complete_cb  # type: ignore[attr-defined]
 
 
 class ThreadStrand(Strand):
@@ -324,11 +323,11 @@ class ThreadStrand(Strand):
         if not self.is_running():
             item: Any
             for item in items_of(self._ready):  # type: ignore[arg-type]
-                if isinstance(item, Handle) and item._callback is _stop_run:  # type: ignore[attr-defined]
+                if isinstance(item, Handle) and item._callback is _run_until_complete_cb:  # type: ignore[attr-defined]
                     item.cancel()
-                elif type(item) is LocalTask and item._call is _stop_run:
+                elif type(item) is LocalTask and item._call is _run_until_complete_cb:
                     item._call = None
-        return _EventLoop.run_until_complete(self, future)
+        return EventLoop.run_until_complete(self, future)
 
     def _raise_if_told(self) -> None:
         stop, self._stop_with = self._stop_with, None
@@ -399,7 +398,7 @@ class ThreadStrand(Strand):
     def set_task_factory(self, factory: Any) -> None:
         """As asyncio; the main strand's holds for the strands of its pool that have none of their own."""
         before = self._task_factory
-        _EventLoop.set_task_factory(self, factory)
+        EventLoop.set_task_factory(self, factory)
         pool = self._pool
         if pool.main is not self:
             return
@@ -432,11 +431,11 @@ class ThreadStrand(Strand):
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         if self._csock is None:
             self._make_self_pipe()
-        _EventLoop.add_signal_handler(self, sig, callback, *args)
+        EventLoop.add_signal_handler(self, sig, callback, *args)
         self._go_by_time()
 
     def remove_signal_handler(self, sig: int) -> bool:
-        removed: bool = _EventLoop.remove_signal_handler(self, sig)
+        removed: bool = EventLoop.remove_signal_handler(self, sig)
         if removed and self.is_running():  # asyncio has taken the pipe away with the last handler
             self._have_signals_end_polls()
         return removed
@@ -462,7 +461,7 @@ class ThreadStrand(Strand):
         pool = self._pool
         stuck = await cancel_pool(pool) if pool.main is self else set()
         closing: set[Any] = {
-            strand._spawn(_aclose(generator), None, None, sys._getframe())
+            strand._spawn(_aclose(generator), None, None, _getframe())
             for generator, strand in asyncgens.of_pool(pool)
             if not strand._closed and strand not in stuck
         }
@@ -499,7 +498,7 @@ class ThreadStrand(Strand):
             stuck = self._pool.close()
             if stuck:
                 self._pool.monitor.name_stuck(stuck)
-        if not base.system.sys.is_finalizing():
+        if not system.sys.is_finalizing():
             for sig in list(self._signal_handlers):
                 self.remove_signal_handler(sig)
         elif self._signal_handlers:
@@ -529,7 +528,7 @@ class ThreadStrand(Strand):
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            _EventLoop.__del__(self)
+            EventLoop.__del__(self)
             if not self.is_running():
                 self.close()
 

@@ -15,7 +15,6 @@ Invariants
 
 from __future__ import annotations
 
-import asyncio.tasks
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from plait._rt.strand.strand import Strand
 
 if sys.version_info >= (3, 14):
-    from asyncio.tasks import _swap_current_task
+    from plait._rt.ground.cpython import _swap_current_task
 
     MARKS_STAY = False
     current_tasks: dict[Any, Any] = {}
@@ -43,9 +42,10 @@ if sys.version_info >= (3, 14):
         """Take out what M2 leaves: nothing."""
 
 else:
-    current_tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
+    from plait._rt.ground.cpython import _current_tasks
 
     MARKS_STAY = True
+    current_tasks = _current_tasks
 
     def mark(strand: Strand, task: Any) -> None:
         """Make task the current one of strand."""

@@ -22,7 +22,6 @@ from plait._rt.ground.build import GIL_BUILD
 BLOCK = 256
 
 _is_default = re.compile(r"Task-\d+").fullmatch
-C_STEP: type = next(each for each in object.__subclasses__() if each.__name__ == "TaskStepMethWrapper")
 _lock = threading.RLock()  # re-entrant: a finaliser may make a task
 _firsts = itertools.count(1, BLOCK)
 _blocks: dict[int, Iterator[int]] = {}  # by thread; a thread touches its own alone. (A third of what `threading.local` takes.)

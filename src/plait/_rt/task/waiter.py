@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError
-from asyncio.events import _get_running_loop
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
+from plait._rt.ground.cpython import _get_running_loop
 from plait._rt.task.current_task import unmark
 
 if TYPE_CHECKING:

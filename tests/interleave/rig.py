@@ -16,6 +16,7 @@ import pytest
 from plait import taskgroup as taskgroup_module
 from plait._rt import pool as pool_module
 from plait._rt.asyncio_face import loop as loop_module
+from plait._rt.ground.threads import Thread
 from plait._rt.io.poller import SharedPoller
 from plait._rt.options import Options
 from plait._rt.pool import Pool
@@ -74,7 +75,7 @@ class Select:
 
 
 class RigPool(Pool):
-    """A pool that starts no threads of its own."""
+    """A pool whose locks the schedule knows."""
 
     rig: Rig
 
@@ -103,9 +104,12 @@ class Rig:
         pool._poller = self.poller(SharedPoller(SELECTOR))
         pool.processors = [Processor(pool, number) for number in range(workers)]
         pool.started = True
-        for processor in pool.processors:
-            processor.holder.append(worker := pool.new_worker(processor))
-            worker.start()  # patched: an actor
+
+    def start(self) -> None:
+        """Start the pool's workers."""
+        for processor in self.pool.processors:
+            processor.holder.append(worker := self.pool.new_worker(processor))
+            worker.start()
 
     def poller(self, poller: SharedPoller) -> SharedPoller:
         self._schedule_polls(poller)
@@ -176,9 +180,10 @@ def rig(seed: int, files: tuple[str, ...], workers: int = 0, limit: int = 60_000
         clock = SimpleNamespace(monotonic=lambda: box[0].schedule.now if box else 1000.0, sleep=lambda seconds: None)
         for module in (parking, loop_module, pool_module, processor_module, scheduler_module, strand_module, worker_module):
             patch.setattr(module, "Clock", clock)
-        patch.setattr(Worker, "start", lambda self: self.pool.rig.actor(self.thread.name[6:], self._main, True))
+        patch.setattr(Thread, "start", lambda self: box[0].actor(self.name.removeprefix("plait-"), self.run, True))
         made = Rig(seed, files, workers, limit)
         box.append(made)
+        made.start()
         patch.setattr(task_module, "_rarely", Lock(made.schedule, reentrant=True))
         patch.setattr(taskgroup_module, "RLock", lambda: Lock(made.schedule, reentrant=True))
         patch.setattr(worker_module, "_LOOKS", range(1))

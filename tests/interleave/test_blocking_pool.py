@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from plait._rt.ground.threads import Thread
 from plait._rt.io import blocking_pool
 from plait._rt.io.blocking_pool import Lane
 
@@ -27,24 +27,17 @@ def test_every_call_is_run_or_refused(refused: float, monkeypatch: pytest.Monkey
     for seed in seeds(600):
         schedule = Schedule(seed, ("_rt/io/blocking_pool.py",))
 
-        class Thread:
-            ident = 1
+        def start(thread: Thread, schedule: Schedule = schedule) -> None:
+            schedule.point()
+            if schedule.rng.random() < refused:
+                raise RuntimeError("can't start new thread")
+            schedule.actor(thread.name, thread.run, True)
 
-            def __init__(self, target: Callable[..., object], args: Any, name: str, daemon: bool) -> None:
-                self._run, self._name = (lambda: target(*args)), name
-
-            def start(self, schedule: Schedule = schedule) -> None:
-                schedule.point()
-                if schedule.rng.random() < refused:
-                    raise RuntimeError("can't start new thread")
-                schedule.actor(self._name, self._run, True)
-
-        patched = SimpleNamespace(
-            Lock=lambda schedule=schedule: Lock(schedule), Thread=Thread, current_thread=threading.current_thread
-        )
+        patched = SimpleNamespace(Lock=lambda schedule=schedule: Lock(schedule), current_thread=threading.current_thread)
         futures: list[Future[int]] = []
         raised: list[RuntimeError] = []
         with monkeypatch.context() as patch:
+            patch.setattr(Thread, "start", start)
             patch.setattr(blocking_pool, "threading", patched)
             patch.setattr(blocking_pool, "IDLE_SECONDS", 1.0)
             lane, most = Lane("lane", 1 + seed % 2), 1 + seed % 2

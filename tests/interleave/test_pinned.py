@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -20,26 +19,18 @@ FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 FILES = ("_rt/strand/pinned.py", "_rt/strand/thread_strand.py", "_rt/io/timers.py")
 
 
-class Thread:
-    """A seat's, as an actor."""
-
-    def __init__(self, r: Rig, target: Any, args: Any, name: str, daemon: bool) -> None:
-        self._rig, self._target, self._args, self.name = r, target, args, name
-
-    def start(self) -> None:
-        self._rig._schedule_polls(self._target.__self__.reference()._poller)
-        self._actor = self._rig.actor("pinned", lambda: self._target(*self._args), True)
-
-    def is_alive(self) -> bool:
-        return not self._actor.done
-
-
 def _patch(r: Rig, patch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(monotonic=lambda: r.schedule.now)
     patch.setattr(thread_strand, "Clock", clock)
     patch.setattr(pinned, "Clock", clock)
-    made = SimpleNamespace(Thread=lambda **options: Thread(r, **options), get_ident=threading.get_ident)
-    patch.setattr(pinned, "threading", made)
+    set_up = PinnedStrand.set_up
+
+    def set_up_scheduled(strand: PinnedStrand, pool: Any, name: str | None) -> Any:
+        set_up(strand, pool, name)
+        r._schedule_polls(strand._poller)
+        return strand
+
+    patch.setattr(PinnedStrand, "set_up", set_up_scheduled)
 
 
 @pytest.mark.parametrize("end", ["kept", "dropped", "stopped"])

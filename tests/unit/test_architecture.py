@@ -164,6 +164,22 @@ def test_what_only_one_system_has_stands_in_the_file_that_owns_it(file: Path) ->
             assert internal, f"{path}:{line} has {word}: that belongs to {owner}"
 
 
+THREADS = {"threading.Thread", "threading.Timer", "_thread.start_new_thread", "_thread.start_joinable_thread"}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=path_of)
+def test_threads_are_made_in_one_place(file: Path) -> None:
+    makes: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            makes.add(ast.unparse(node.func))
+        elif isinstance(node, ast.ClassDef):
+            makes.update(map(ast.unparse, node.bases))
+        elif isinstance(node, ast.ImportFrom):
+            makes.update(f"{node.module}.{alias.name}" for alias in node.names)
+    assert (makes & THREADS) == ({"threading.Thread"} if path_of(file) == "_rt/ground/threads.py" else set())
+
+
 def public() -> Iterator[Any]:
     """The public names, and the public methods and properties that they define."""
     for name in plait.__all__:

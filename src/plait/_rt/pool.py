@@ -20,7 +20,8 @@ from plait._rt.asyncio_face.loop import logger
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.here import here
 from plait._rt.ground.spawn_site import site_of
-from plait._rt.io.blocking_pool import MORE_THREADS, BlockingPool, Lane
+from plait._rt.ground.threads import MORE_THREADS, no_thread
+from plait._rt.io.blocking_pool import BlockingPool, Lane
 from plait._rt.io.poller import SharedPoller
 from plait._rt.options import Options
 from plait._rt.sched.processor import Processor
@@ -111,7 +112,7 @@ class Pool(Scheduler):
             assert self._poller is not None
             self._poller.close()
             self._poller, self.started = None, False
-            raise RuntimeError(f"the system gives no thread for plait's workers ({refused}): {MORE_THREADS}") from refused
+            raise RuntimeError(no_thread("plait's workers", refused)) from refused
         if len(self.processors) < asked:
             logger.warning("the system gives threads for %d of %d workers: %s", len(self.processors), asked, MORE_THREADS)
 

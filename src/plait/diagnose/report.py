@@ -29,6 +29,7 @@ from typing import Any
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.code_origin import is_installed, is_librarys, is_plaits
 from plait._rt.ground.run_queue import items_of
+from plait._rt.ground.threads import Thread
 from plait._rt.task.task import Task
 from plait.diagnose import garbage
 from plait.diagnose.advice import advise
@@ -353,7 +354,7 @@ class Reporter:
             self._to_tell.append((stall, at, level))
             teller = None
             if self._teller is None:
-                teller = self._teller = threading.Thread(target=self._tell, name="plait-reports", daemon=True)
+                teller = self._teller = Thread("plait-reports", self._tell)
         if teller is not None:
             try:
                 teller.start()

@@ -22,6 +22,7 @@ import threading
 import weakref
 from typing import Any
 
+from plait._rt.ground.threads import Thread
 from plait.ps.snapshot import snapshot
 
 logger = logging.getLogger("plait")
@@ -93,7 +94,7 @@ class _Listener:
         self._server, self._listening = server, listening
         self._calling: socket.socket | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="plait-ps", daemon=True)
+        self._thread = Thread("plait-ps", self._serve)
 
     @classmethod
     def start(cls, server: SnapshotServer) -> _Listener | None:

@@ -28,9 +28,9 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.threads import Thread, no_thread
 
 IDLE_SECONDS = 10.0
-MORE_THREADS = "raise what limits this process's threads (ulimit -u, or pids.max of its cgroup)"
 
 
 _Job = tuple[float, Future[Any], Callable[..., Any], Any, Any]  # since when it waits, its future, the call
@@ -72,14 +72,14 @@ class Lane(Executor):
 
     def _start(self, number: int, future: Future[Any]) -> None:
         """A thread for future's call, or for those that others left to us (L3)."""
-        thread = threading.Thread(target=self._work, args=(number,), name=f"{self._thread_name}{number}", daemon=True)
+        thread = Thread(f"{self._thread_name}{number}", self._work, number)
         self._threads.add(thread)
         try:
             thread.start()
         except RuntimeError as error:
             self._threads.discard(thread)
             self._free.append(number)
-            text = f"the system gives no thread for a blocking call ({error}): {MORE_THREADS}"
+            text = no_thread("a blocking call", error)
             if self._refuse(future, text):
                 raise RuntimeError(text) from error
 

@@ -29,6 +29,7 @@ from plait._rt.ground.cpython import _get_running_loop, _set_running_loop, compi
 from plait._rt.ground.gil_yield import yield_gil
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import BATCH
+from plait._rt.ground.threads import Thread
 from plait._rt.sched.blocking_sites import Point, point_of, start_of
 from plait._rt.sched.processor import BATCH_SECONDS
 from plait._rt.strand.carrier import Carrier
@@ -46,14 +47,6 @@ logger = logging.getLogger("plait")
 LOW_PRIORITY = 19  # the nice value of a thread that computes without a processor
 AFTER_A_FAULT = 0.010  # seconds before a worker goes on whose round failed: what failed may fail again at once
 SPARE_SECONDS = 10.0  # how long a thread without work is kept: starting and ending one is dear
-
-
-class _NotWaitedFor(threading.Event):
-    """In place of a thread's `_started`: `Thread.start` waits for that, which is most of what starting a thread takes (0.2 of
-    0.25 ms), and the monitor starts one a blocked task."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        return True
 
 
 class _Seen:
@@ -130,8 +123,7 @@ class Worker(Carrier):
         if proc is None:
             self.bell.acquire()  # else it has rung: there is a processor
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._main, name=f"plait-worker-{number}", daemon=True)
-        self.thread._started = _NotWaitedFor()  # type: ignore[attr-defined]
+        self.thread = Thread(f"plait-worker-{number}", self._main, waited_for=False)  # the monitor starts one a blocked task
 
     @property
     def name(self) -> str:

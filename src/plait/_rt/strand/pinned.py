@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from plait._rt.asyncio_face import asyncgens
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.cpython import _set_running_loop
+from plait._rt.ground.threads import Thread
 from plait._rt.strand.carrier import ThreadCarrier
 from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand
@@ -54,7 +55,7 @@ class Seat(ThreadCarrier):
         self.held: dict[None, PinnedStrand] = {None: strand}
         self.ended = Future[None]()
         self.ended.set_running_or_notify_cancel()  # who waits for it may be cancelled, it may not
-        self.thread = threading.Thread(target=self._serve, args=(pool,), name=name, daemon=True)
+        self.thread = Thread(name, self._serve, pool)
 
     @property
     def name(self) -> str:

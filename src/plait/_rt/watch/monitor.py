@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from plait._rt.asyncio_face.loop import logger
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
+from plait._rt.ground.threads import Thread
 from plait._rt.watch.gaps import GAP, Gaps
 from plait._rt.watch.handoff_policy import HandOffPolicy
 from plait._rt.watch.interval_policy import IntervalPolicy
@@ -76,7 +77,7 @@ class Monitor:
         self._alone = not self._pool.started
         if self._alone:
             self._first_at += FIRST_AFTER
-        thread = threading.Thread(target=_watch, args=(weakref.ref(self), self._bell), name="plait-monitor", daemon=True)
+        thread = Thread("plait-monitor", _watch, weakref.ref(self), self._bell)
         self._thread = thread  # first: it ends when it is another's, or nobody's
         try:
             thread.start()

@@ -74,7 +74,7 @@ def test_the_only_timer_comes_between_short_computations(monkeypatch: pytest.Mon
 
 @in_plait(workers=1)
 async def test_a_finaliser_sets_a_timer_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the worker runs no strand but an errand."""
+    """While the worker runs no strand but another run item."""
     fired: list[int] = []
 
     class Late:

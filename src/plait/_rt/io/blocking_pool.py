@@ -185,7 +185,7 @@ class BlockingPool(Lane):
     """The default executor of every strand."""
 
     def __init__(self, most: int = 256) -> None:
-        super().__init__("plait-offload", most, "asyncio_")  # as asyncio names its own
+        super().__init__("plait-blocking", most, "asyncio_")  # as asyncio names its own
         self.lookups = Lane("plait-lookup", 32)
 
     def threads(self) -> list[threading.Thread]:

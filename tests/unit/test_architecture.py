@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib.resources import files
@@ -178,6 +180,109 @@ def test_threads_are_made_in_one_place(file: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             makes.update(f"{node.module}.{alias.name}" for alias in node.names)
     assert (makes & THREADS) == ({"threading.Thread"} if path_of(file) == "_rt/ground/threads.py" else set())
+
+
+PRIVATE_NAMES = {
+    ("defaults.py", "asyncio.events._set_running_loop"): "puts its own in the place of what stands there by then",
+}
+"""Which private names of the standard library's modules other files than ground/cpython.py name, and why."""
+
+
+def is_private(path: str) -> bool:
+    """Has it a part with one underscore? (Those with two are the language's.)"""
+    return any(part.startswith("_") and not part.startswith("__") for part in path.split("."))
+
+
+def is_librarys(path: str) -> bool:
+    """Is there a module of the standard library at this path? (Some are there in some systems or versions only.)"""
+    if path.split(".")[0] not in sys.stdlib_module_names:
+        return False
+    try:
+        return importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def imported(node: ast.AST) -> Iterator[tuple[str, str, str]]:
+    """What an import statement names: by which name it is known from then on, of what, and what was imported."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            top = alias.name.split(".")[0]
+            yield alias.asname or top, alias.name if alias.asname else top, alias.name
+    elif isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            yield alias.asname or alias.name, f"{node.module}.{alias.name}", f"{node.module}.{alias.name}"
+
+
+def private_names(tree: ast.AST) -> Iterator[str]:
+    """The private names of the standard library's modules that code names: imported, as an attribute, or by a constant string.
+    A module that was given another name is followed there; one that is taken out of a container isn't."""
+    nodes, known = list(ast.walk(tree)), {}
+
+    def path_to(node: ast.AST) -> str:
+        if isinstance(node, ast.Attribute):
+            return f"{path_to(node.value)}.{node.attr}"
+        return known.get(node.id, "") if isinstance(node, ast.Name) else ""
+
+    for node in nodes:
+        for name, path, whole in imported(node):
+            known[name] = path
+            if is_private(whole) and whole.split(".")[0] in sys.stdlib_module_names:
+                yield whole
+    for node in nodes:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and is_librarys(path_to(node.value)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            known.update((target.id, path_to(node.value)) for target in targets if isinstance(target, ast.Name))
+    for node in nodes:
+        owner, name = "", ""
+        if isinstance(node, ast.Attribute):
+            owner, name = path_to(node.value), node.attr
+        elif isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
+            owner, name = path_to(node.args[0]), str(node.args[1].value)  # getattr and its like
+        if is_private(name) and is_librarys(owner):
+            yield f"{owner}.{name}"
+
+
+def test_private_names_of_cpython_stand_in_one_file() -> None:
+    found = {
+        (path_of(file), name)
+        for file in MODULES
+        if path_of(file) != "_rt/ground/cpython.py"
+        for name in private_names(ast.parse(file.read_text(encoding="utf-8")))
+    }
+    assert found == PRIVATE_NAMES.keys()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import _thread",
+        "from concurrent.futures import _base",
+        "import concurrent.futures._base",
+        "from asyncio.events import _get_running_loop",
+        "from asyncio import tasks\ntasks._all_tasks",
+        "import asyncio.tasks\nasyncio.tasks._GatheringFuture.cancel",
+        "import asyncio.events as e\nwith_it = getattr(e, '_ThreadSafeHandle', None)",
+        "import asyncio\nt: Any = asyncio.tasks\nt._all_tasks = 1",
+        "def f():\n    import sys\n    return hasattr(sys, '_jit')",
+    ],
+)
+def test_a_private_name_is_found(code: str) -> None:
+    assert len(list(private_names(ast.parse(code)))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys\nsys.__stdout__",
+        "import asyncio\nclass Runner(asyncio.Runner):\n    def f(self): return self._loop",
+        "import asyncio\nasyncio.Runner._on_sigint",
+        "from plait._rt.ground.cpython import _getframe\n_getframe()",
+        "import plait\nplait._rt",
+    ],
+)
+def test_other_names_are_not(code: str) -> None:
+    assert not list(private_names(ast.parse(code)))
 
 
 def public() -> Iterator[Any]:

@@ -2,12 +2,12 @@
 
 A name of CPython's keeps it here, so that a search finds it in both; what is made of several, or has no name there, has one of
 ours. Where nothing else is said a name is there from 3.11 to 3.15, on GIL and free-threaded builds, and the runtime can't do
-without: were it missing, `import plait` would raise AttributeError, and name it.
+without: were it missing, `import plait` would fail in the line that takes it.
 
 This is about names of modules. What asyncio's objects have as private attributes is read, set and overridden by those whose
 noun the object is: the event loop's interface by loop.py and thread_strand.py, transports by transports.py, streams by
-streams.py, a future's callbacks by task.py and call_graph.py, the bound sockets of a server by net.py, `Runner._on_sigint` by
-runtime.py and defaults.py.
+streams.py, a future's callbacks by task.py and call_graph.py, a task group's state by taskgroup.py, a queue's by
+belonging.py, the sockets of a server by net.py, `Runner._on_sigint` by runtime.py and defaults.py.
 
 They are taken when plait is imported, but for those that are functions of this file: what a test or a library puts in
 their place later is not seen here. Hot paths import the name itself.
@@ -85,9 +85,9 @@ else:
 
 # Tasks and futures
 
-scheduled_tasks: WeakSet[Any]
-"""asyncio's registry of the tasks that aren't its own (up to 3.13 of its own, too). It has another name up to 3.11, and none
-from 3.14 on, but the C module refers to it, as the garbage collector tells."""
+scheduled_tasks: Any
+"""asyncio's registry, a WeakSet, of the tasks that aren't its own (up to 3.13 of its own, too). It has another name up to 3.11,
+and none from 3.14 on, but the C module refers to it, as the garbage collector tells."""
 if sys.version_info >= (3, 14):
     scheduled_tasks = next(each for each in gc.get_referents(sys.modules["_asyncio"]) if isinstance(each, WeakSet))
 elif sys.version_info >= (3, 12):
@@ -95,7 +95,7 @@ elif sys.version_info >= (3, 12):
 else:
     scheduled_tasks = _asyncio.tasks._all_tasks
 
-forget_scheduled: Any = scheduled_tasks._remove  # type: ignore[attr-defined]
+forget_scheduled: Any = scheduled_tasks._remove
 """The callback of the registry's weak references, for those that are put there without a call."""
 
 C_STEP: type = next(each for each in object.__subclasses__() if each.__name__ == "TaskStepMethWrapper")

@@ -37,10 +37,6 @@ The interface is asyncio.Task's. Two kinds differ in what asyncio is told:
 from __future__ import annotations
 
 import asyncio
-import asyncio.base_futures
-import asyncio.base_tasks
-import asyncio.coroutines
-import asyncio.format_helpers
 import gc
 import inspect
 import logging
@@ -49,14 +45,28 @@ import sys
 import threading
 import traceback
 from asyncio import CancelledError, InvalidStateError
-from asyncio.events import _get_running_loop
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType, GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakSet, ref
+from weakref import ref
 
+from plait._rt.ground.cpython import (
+    _cancel_and_wait,
+    _format_callback_source,
+    _format_callbacks,
+    _format_coroutine,
+    _GatheringFuture,
+    _get_loop,
+    _get_running_loop,
+    _getframe,
+    _release_waiter,
+    _task_get_stack,
+    _task_print_stack,
+    forget_scheduled,
+    scheduled_tasks,
+)
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import RunItem
 from plait._rt.ground.spawn_site import Site
@@ -83,15 +93,10 @@ UNCANCEL_RESCINDS = sys.version_info >= (3, 13)  # does the last uncancel() take
 PENDING, RETURNED, RAISED, CANCELLED = range(4)
 _STATES = "PENDING", "FINISHED", "FINISHED", "CANCELLED"  # as asyncio calls them
 
-_stacks: Any = asyncio.base_tasks
-_format_coroutine: Any = asyncio.coroutines._format_coroutine  # type: ignore[attr-defined]
-_format_callbacks: Any = asyncio.base_futures._format_callbacks  # type: ignore[attr-defined]
-_format_callback_source: Any = asyncio.format_helpers._format_callback_source  # type: ignore[attr-defined]
 _Future = asyncio.Future
-_release_waiter: Any = asyncio.tasks._release_waiter  # type: ignore[attr-defined]
 _PASSING_ON = {  # who in asyncio cancels what it waits for by a callback of its own, and waits on
-    asyncio.tasks._cancel_and_wait.__code__,  # type: ignore[attr-defined]
-    asyncio.tasks._GatheringFuture.cancel.__code__,  # type: ignore[attr-defined]
+    _cancel_and_wait.__code__,
+    _GatheringFuture.cancel.__code__,
 }
 NEAR = 100  # so many deliveries are looked through each time for a circle
 _rarely = threading.RLock()
@@ -473,7 +478,7 @@ class Task(_Interface[T], RunItem):
         if blocking:
             if yielded is self:
                 return RuntimeError(f"Task cannot await on itself: {self!r}")
-            loop = asyncio.futures._get_loop(yielded)  # type: ignore[attr-defined]
+            loop = _get_loop(yielded)
             if loop is not self._strand:
                 return WrongStrand(
                     f"Task {self!r} got Future {yielded!r} attached to a different loop: a future belongs to one strand. "
@@ -561,7 +566,7 @@ class Task(_Interface[T], RunItem):
             self._deliver_cancel(msg)
             return True
         cancellation = self._send_cancel(msg, None)
-        if sys._getframe(1).f_code in _PASSING_ON:
+        if _getframe(1).f_code in _PASSING_ON:
             loop = _get_running_loop() or here.main()  # who cancels while nothing runs holds the main strand's turn
             if loop is not None:
                 Grace(cancellation, loop, partial(self._release, loop, msg))
@@ -902,11 +907,11 @@ class Task(_Interface[T], RunItem):
 
     def get_stack(self, *, limit: int | None = None) -> list[Any]:
         """The frames of the suspended coroutine, or of its exception's traceback, as asyncio.Task.get_stack."""
-        return _stacks._task_get_stack(self, limit)  # type: ignore[no-any-return]
+        return _task_get_stack(self, limit)  # type: ignore[no-any-return]
 
     def print_stack(self, *, limit: int | None = None, file: Any = None) -> None:
         """Print them."""
-        _stacks._task_print_stack(self, limit, file)
+        _task_print_stack(self, limit, file)
 
     # What asyncio's tasks have beside that, and its own modules and libraries read
 
@@ -1018,8 +1023,8 @@ class LocalTask(Task[T]):
         self._context = copy_context() if context is None else context
         self._cancel = self._value = self._waiting_for = self._on_done = self._call = None
         self._log_destroy_pending = True
-        self._source_traceback = traceback.extract_stack(sys._getframe(2)) if traced else None
-        _registry.data.add(ref(self, _forget_task))  # add(), without the price of a call
+        self._source_traceback = traceback.extract_stack(_getframe(2)) if traced else None
+        scheduled_tasks.data.add(ref(self, forget_scheduled))  # add(), without the price of a call
 
     def _finish(self, state: int, value: Any) -> None:
         """A spawned task's, without its group and its place in the pool's table."""
@@ -1109,18 +1114,6 @@ class LocalTask(Task[T]):
             self._log_lost()
 
 
-# asyncio's registry of tasks that aren't its own: a WeakSet, called `_all_tasks` before 3.12; from 3.14 on it has no name,
-# but the C module refers to it.
-_registry: Any
-if sys.version_info < (3, 14):
-    _registry = getattr(asyncio.tasks, "_scheduled_tasks", None)
-    if _registry is None:
-        _registry = asyncio.tasks._all_tasks  # type: ignore[attr-defined]
-else:
-    _registry = next(each for each in gc.get_referents(sys.modules["_asyncio"]) if isinstance(each, WeakSet))
-_forget_task: Any = _registry._remove  # type: ignore[attr-defined]
-
-
 def task_of(item: Any) -> Task[Any] | None:
     """The task that a queue item makes a step of, or cancels; None for a callback, and what else stands in queues."""
     if isinstance(item, Task):
@@ -1133,7 +1126,7 @@ def registered_tasks() -> list[Any]:
     """What asyncio lists as tasks, of all loops: local tasks, and up to 3.13 C Tasks as well."""
     while True:
         try:
-            return list(_registry)
+            return list(scheduled_tasks)
         except RuntimeError:  # changed while it was copied, as asyncio.all_tasks() knows too
             continue
 

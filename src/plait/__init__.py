@@ -11,7 +11,7 @@ Inside a strand asyncio holds: its libraries run there unmodified. See README.md
 
 from plait._rt.strand.belonging import strand_of
 from plait._rt.task.task import Task
-from plait.diagnose.report import Stall
+from plait.diagnose.stall import Stall
 from plait.errors import StuckThreads, WrongStrand
 from plait.net import Server, start_server
 from plait.runtime import (

@@ -18,7 +18,8 @@ from plait._rt.strand.strand import Strand, current_strand
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task.task import Task, check_callable, check_coroutine
 from plait._rt.task.waiter import Waiter
-from plait.diagnose.report import Reporter, Stall
+from plait.diagnose.report import Reporter
+from plait.diagnose.stall import Stall
 from plait.ps.server import SERVER
 from plait.settings import settings
 from plait.stats import Stats

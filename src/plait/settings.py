@@ -13,7 +13,7 @@ from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.cores import usable_cores
 from plait._rt.io.poller import selector_names
 from plait._rt.options import HANDOFF_AFTER, SHUTDOWN_GRACE, Options
-from plait.diagnose.report import Stall
+from plait.diagnose.stall import Stall
 
 PARAMETERS = ("workers", "handoff_after", "max_threads", "shutdown_grace")
 """Those of `plait.run` that the environment has as well."""

@@ -598,7 +598,8 @@ def run_planted(cause: Callable[[Plant], Step], folder: Path, where: str, until:
     return [stall for stall in plant.found if stall.task == "planted"]
 
 
-BESIDE = {"garbage_collection": "cpu"}  # what a busy machine may make of it: it lost its core between two collections
+# What a busy machine may make of it: it lost its core between two collections, or one began before the monitor did
+BESIDE = {"garbage_collection": ("cpu", "gil")}
 
 
 @pytest.mark.parametrize("cause,kind,call,instead,where,until,detail", CAUSES)
@@ -618,7 +619,7 @@ def test_a_planted_cause(
         started = time.monotonic()
         found = run_planted(cause, folder, where, until)
         took = time.monotonic() - started
-        if found and found[0].kind not in ("host", BESIDE.get(cause.__name__)):
+        if found and found[0].kind not in ("host", *BESIDE.get(cause.__name__, ())):
             break
     first, last = found[0], found[-1]
     assert first.kind == kind, str(first)

@@ -105,6 +105,8 @@ def seconds_since(ident: int, since: float, now: float) -> float:
 
 
 def calls_since(ident: int, since: float) -> list[Call]:
-    """What the longest collection since then interrupted, of what was noted."""
-    spans = [(end - start, calls) for thread, start, end, calls in items_of(_last) if thread == ident and start >= since]
+    """What the longest collection since then interrupted, of what was noted. (It may have begun before: the monitor sees a step
+    late that keeps the GIL from it.)"""
+    own = [span[1:] for span in items_of(_last) if span[0] == ident]
+    spans = [(end - max(start, since), calls) for start, end, calls in own if end > since]
     return max(spans, key=lambda span: span[0], default=(0.0, []))[1]

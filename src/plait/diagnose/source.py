@@ -90,6 +90,16 @@ def _parsed_file(file: str) -> ast.Module:
     return _parse("".join(linecache.getlines(file)))  # type: ignore[no-any-return]
 
 
+def wait_for_trees(seconds: float) -> None:
+    """Until trees can be made, or so long: while another thread collects they can't, where that matters (`_parse`)."""
+    until = Clock.monotonic() + seconds
+    while _ONE_TREE_AT_A_TIME and Clock.monotonic() < until:
+        with held_off() as held:
+            if held and not garbage.one_is_under_way():
+                return
+        Clock.sleep(0.001)
+
+
 def _parse(text: str, mode: str = "exec") -> Any:
     """As ast.parse; SystemError where another thread may be in the middle of one, on an interpreter where that matters."""
     if not _ONE_TREE_AT_A_TIME:

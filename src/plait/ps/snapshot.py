@@ -32,7 +32,7 @@ from plait._rt.task.call_graph import awaiter_of, set_of
 from plait._rt.task.task import Join, Task, registered_tasks, task_of, unlisted_tasks
 from plait._rt.task.waiter import Waiter
 from plait.diagnose.capture import FREE_THREADED, Frame, stack_of
-from plait.diagnose.report import callback_name, inside
+from plait.diagnose.step import callback_name, inside
 
 FORMAT = 1
 PATIENCE = 0.1  # seconds for busy strands to come to their looks, all together

@@ -10,6 +10,7 @@ from unit_helpers import in_plait
 import plait
 from plait._rt.ground.cpython import compiles
 from plait._rt.ground.here import here
+from plait._rt.sched import reuse
 from plait._rt.sched import worker as worker_module
 
 WORK = """
@@ -124,7 +125,7 @@ def test_where_counts_tell_nothing_none_is_used_again(counts: str, monkeypatch: 
         assert found.unused is None
 
     monkeypatch.setattr(worker_module, "getrefcount", getrefcount)
-    monkeypatch.setattr(worker_module, "_own_refs", None)
+    monkeypatch.setattr(reuse, "_counted", None)
     plait.run(main())
     assert asked
 
@@ -148,8 +149,8 @@ def test_nobody_meets_the_tasks_of_the_count(monkeypatch: pytest.MonkeyPatch) ->
         assert not found
         assert one.own_refs > 0 or compiles()
 
-    monkeypatch.setattr(worker_module, "_unknown", looks)
-    monkeypatch.setattr(worker_module, "_own_refs", None)
+    monkeypatch.setattr(reuse, "_unknown", looks)
+    monkeypatch.setattr(reuse, "_counted", None)
     plait.run(main(), workers=1)
 
 

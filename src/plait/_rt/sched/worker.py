@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import time
-from contextvars import Context
+from functools import partial
 from operator import attrgetter
 from sys import getrefcount
 from types import CoroutineType
@@ -25,13 +25,14 @@ from weakref import getweakrefcount
 from plait._rt.asyncio_face.asyncgens import hooks
 from plait._rt.ground.build import GIL_BUILD
 from plait._rt.ground.clock import Clock
-from plait._rt.ground.cpython import _get_running_loop, _set_running_loop, compiles
+from plait._rt.ground.cpython import _get_running_loop, _set_running_loop
 from plait._rt.ground.gil_yield import yield_gil
 from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import BATCH
 from plait._rt.ground.threads import Thread
 from plait._rt.sched.blocking_sites import Point, point_of, start_of
 from plait._rt.sched.processor import BATCH_SECONDS
+from plait._rt.sched.reuse import own_refs
 from plait._rt.strand.carrier import Carrier
 from plait._rt.task.current_task import MARKS_STAY, current_tasks, forget, mark, unmark
 from plait._rt.task.task import RETURNED, LeftStrand, Task, task_of
@@ -47,31 +48,6 @@ logger = logging.getLogger("plait")
 LOW_PRIORITY = 19  # the nice value of a thread that computes without a processor
 AFTER_A_FAULT = 0.010  # seconds before a worker goes on whose round failed: what failed may fail again at once
 SPARE_SECONDS = 10.0  # how long a thread without work is kept: starting and ending one is dear
-
-
-class _Seen:
-    """Stands for a count that nothing equals, and notes what it is compared with."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, seen: list[int]) -> None:
-        self._seen = seen
-
-    def __eq__(self, other: Any) -> bool:
-        self._seen.append(other)
-        return False
-
-
-async def _unknown() -> None:
-    """A task that doesn't come to know its strand."""
-
-
-async def _known(held: list[Any]) -> None:
-    """One that does, and has somebody else hold it."""
-    held.append(_get_running_loop())
-
-
-_own_refs: int | None = None
 
 
 class Worker(Carrier):
@@ -145,7 +121,7 @@ class Worker(Carrier):
     def _main(self) -> None:
         here.worker = self
         self.probe.begin()
-        self.own_refs = self._own_refs()
+        self.own_refs = own_refs(partial(Worker, self.pool, 0, None))
         sys.set_asyncgen_hooks(*hooks)
         self.bell.acquire()  # an heir is no spare before it was rung for (H5)
         try:
@@ -386,45 +362,6 @@ class Worker(Carrier):
 
     def _forget_step(self) -> None:
         self.starting, self.point, self.timed_since = None, None, (0.0, 0.0)
-
-    def _own_refs(self) -> int:
-        """How many references `start_task` finds to a strand that only the worker knows; -1 if that can't be told for sure.
-
-        It is asked of `start_task` itself, once a process: it differs between interpreters, and functions. A worker that the
-        pool doesn't list starts tasks of ours for that, which nobody else can find, to cancel them, say.
-        Tracers and profilers may add references while they look, so none does; one that comes later makes strands look known,
-        which is safe. A compiler may leave out references that an interpreted frame has, which is not.
-        """
-        global _own_refs
-        if _own_refs is None:
-            tracer, profiler = sys.gettrace(), sys.getprofile()
-            sys.settrace(None)
-            sys.setprofile(None)
-            try:
-                _own_refs = -1 if compiles() else Worker(self.pool, 0, None)._count_own_refs()
-            finally:
-                sys.setprofile(profiler)
-                sys.settrace(tracer)
-        return _own_refs
-
-    def _count_own_refs(self) -> int:
-        seen: list[int] = []
-        held: list[Any] = []
-        self.own_refs = _Seen(seen)  # type: ignore[assignment]
-        for coro in (_unknown(), _known(held)):
-            self.start_task(Task(coro, None, None, Context()))
-        self.own_refs = seen[0]
-        told = [self._keeps(coro) for coro in (_unknown(), _known(held), _unknown())]
-        self.step_out()
-        return self.own_refs if seen[1] == seen[0] + 1 and told == [True, False, True] else -1
-
-    def _keeps(self, coro: Any) -> bool:
-        """Is the strand of such a task kept for the next one?"""
-        self.start_task(Task(coro, None, None, Context()))
-        strand, self.unused = self.unused, None
-        if strand is not None:
-            forget(strand)
-        return strand is not None
 
     def _after(self, strand: Strand, action: Any, *args: Any) -> None:
         """Do the rest of a turn and end it, whatever happens."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Literal
 
-from plait._rt.task.waiter import ABANDONED, Waiter
-
-_PURGE_AT_LEAST = 16
+from plait._rt.task.wait_queue import abandoned, wake_all
+from plait._rt.task.waiter import Waiter
 
 
 class _EventWait(Waiter):
@@ -33,7 +32,7 @@ class _EventWait(Waiter):
             return
         waiting.append(self)
         if _list_in(unset) is not waiting:  # a `set` took it, and may have been done before we came (E1)
-            _wake(waiting)
+            self._fire()
 
     def _withdraw(self) -> None:
         self._event._abandoned()
@@ -54,9 +53,8 @@ class Event:
     #      appends itself and looks after whether the list is still there. Whichever comes second sees the other, so nobody
     #      sleeps through a `set`, even one followed by `clear` at once; and who waits after that `clear` is in another list,
     #      where a `set` that is slow to wake the others doesn't find it.
-    #  E2  A waiter is woken by its own strand (waiter.py), so it may be popped, fired and cancelled at once.
-    #  E3  A purge takes abandoned waiters out one by one. A living one is never out of its list, not for a moment: a `set`
-    #      would miss it.
+    #  E2  A waiter is woken by its own strand (waiter.py), so it may be fired twice, and cancelled at once.
+    #  E3  A living waiter is never out of its list, not for a moment (wait_queue.py, Q1): a `set` would miss it.
 
     __slots__ = ("_dead", "_unset")
 
@@ -72,7 +70,7 @@ class Event:
         """Set it, and wake everybody who waits."""
         waiting = self._unset.pop(None, None)
         if waiting:
-            _wake(waiting)
+            wake_all(waiting)
 
     def clear(self) -> None:
         """Reset it: later waits suspend."""
@@ -86,11 +84,9 @@ class Event:
         return _EventWait(self)  # type: ignore[return-value]  # registered as one
 
     def _abandoned(self) -> None:
-        self._dead += 1
-        waiting = _list_in(self._unset) or ()
-        if self._dead >= _PURGE_AT_LEAST and self._dead * 2 > len(waiting):
-            self._dead = 0
-            _purge(waiting)
+        waiting = _list_in(self._unset)
+        if waiting is not None:
+            self._dead = abandoned(waiting, self._dead)
 
     def __repr__(self) -> str:
         return f"<plait.Event {'unset' if self._unset else 'set'}, {len(_list_in(self._unset) or ())} waiting>"
@@ -102,30 +98,3 @@ def _list_in(unset: dict[None, list[_EventWait]]) -> list[_EventWait] | None:
         return unset[None]
     except KeyError:
         return None
-
-
-def _wake(waiting: list[_EventWait]) -> None:
-    """First come, first served; several threads may do it at once."""
-    waiting.reverse()
-    while True:
-        try:
-            waiter = waiting.pop()
-        except IndexError:
-            return
-        waiter._fire()
-
-
-def _purge(waiting: Any) -> None:
-    index = 0
-    while True:  # (not by iterating: on a free-threaded build that raises when another thread changes the list)
-        try:
-            waiter = waiting[index]
-            if waiter._state != ABANDONED:
-                index += 1
-            else:
-                waiting.remove(waiter)
-        except IndexError:
-            if index >= len(waiting):
-                return
-        except ValueError:
-            pass  # a `set` took it

@@ -9,11 +9,13 @@ import pytest
 
 from plait import sync
 from plait._rt.strand.strand import IDLE
+from plait._rt.task import wait_queue
 
 from .baton import seeds
 from .rig import TASKS, alone, rig
 
-FOCUS = (TASKS, ("sync.py",), ("sync.py", "_rt/task/waiter.py", "_rt/strand/strand.py"))
+QUEUE = "_rt/task/wait_queue.py"
+FOCUS = ((*TASKS, QUEUE), ("sync.py", QUEUE), ("sync.py", QUEUE, "_rt/task/waiter.py", "_rt/strand/strand.py"))
 
 
 async def _wait(r: Any, event: Any, strand: Any = None) -> Any:
@@ -44,9 +46,9 @@ def test_set_against_wait() -> None:
 def test_set_and_clear_against_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
     """A `set` wakes all that waited, even if it is cleared at once and abandoned waiters are being purged meanwhile.
 
-    Mutations caught: `_purge` takes all out and puts the living back.
+    Mutations caught: a purge takes all out and puts the living back.
     """
-    monkeypatch.setattr(sync, "_PURGE_AT_LEAST", 1)
+    monkeypatch.setattr(wait_queue, "PURGE_AT_LEAST", 1)
     for seed in seeds(400):
         with rig(seed, FOCUS[seed % 3], 2) as r:
             event = sync.Event()
@@ -59,8 +61,8 @@ def test_set_and_clear_against_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
                     begun.append(True)
                 return bool(begun)
 
-            def set_it(r: Any = r, event: Any = event, waiting: Any = waiting) -> None:
-                r.schedule.wait(waiting)
+            def set_it(r: Any = r, event: Any = event, waiting: Any = waiting, dead: int = seed % 2 * 2) -> None:
+                r.schedule.wait(lambda: waiting() and (event._dead >= dead or len(event._unset[None]) < 5))  # at 3 it is purged
                 event.set()
                 event.clear()
 

@@ -155,7 +155,7 @@ class Join(Waiter):
                 self._give_up(msg)
                 return True
         self._passed_on = cancellation = task._send_cancel(msg, self)
-        sleeper = self._sleeper
+        sleeper: Any = self._sleeper
         loop = sleeper._strand if isinstance(sleeper, Task) else sleeper._loop
         Grace(cancellation, loop, partial(self._give_up, msg))
         return True
@@ -190,7 +190,10 @@ class Join(Waiter):
         Waiter._run(self)
 
     def _awaiter(self) -> Any:
-        return self._sleeper if isinstance(self._sleeper, Task) else awaiter_of(self._sleeper._call)
+        sleeper: Any = self._sleeper
+        while isinstance(sleeper, Waiter):  # a claim
+            sleeper = sleeper._sleeper
+        return sleeper if isinstance(sleeper, Task) else awaiter_of(sleeper._call)
 
     def __repr__(self) -> str:
         task = self._task  # without what that waits for in its turn
@@ -1118,7 +1121,9 @@ def task_of(item: Any) -> Task[Any] | None:
     """The task that a queue item makes a step of, or cancels; None for a callback, and what else stands in queues."""
     if isinstance(item, Task):
         return item if item._phase == PENDING else None
-    found = getattr(item, "_sleeper", None) if isinstance(item, Waiter) else getattr(item, "task", None)
+    found = item if isinstance(item, Waiter) else getattr(item, "task", None)
+    while isinstance(found, Waiter):  # a branch's sleeper is its claim
+        found = getattr(found, "_sleeper", None)
     return found if isinstance(found, Task) else None
 
 

@@ -28,6 +28,7 @@ from plait._rt.task.current_task import unmark
 if TYPE_CHECKING:
     from contextvars import Context
 
+    from plait._rt.task.claim import Claim
     from plait._rt.task.task import Task
 
 NEW, PENDING, DONE, ABANDONED = range(4)
@@ -46,7 +47,7 @@ class _Callback:
         try:
             self._loop.call_soon_threadsafe(waiter._run)
         except RuntimeError:  # it is closed: nobody waits there any more
-            pass
+            waiter._hand_on()
 
     def _wake(self, waiter: Waiter) -> None:
         """Call it now: the waiter had its place in the queue."""
@@ -72,7 +73,7 @@ class Waiter:
 
     __slots__ = ("_asyncio_future_blocking", "_sleeper", "_state")
 
-    _sleeper: Task[Any] | _Callback
+    _sleeper: Task[Any] | _Callback | Claim
     what = "plait"  # what is waited for, in a word, for `plait ps`
 
     def __init__(self) -> None:
@@ -89,8 +90,11 @@ class Waiter:
         """The wait was abandoned: forget the registration."""
 
     def _collect(self) -> Any:
-        """What the await returns, or raises."""
+        """What the await returns, or raises; asked for once."""
         return None
+
+    def _hand_on(self) -> None:
+        """The await ends, or ended, without what was granted to the waiter, if something was: that goes to somebody else."""
 
     # Any thread
 
@@ -148,10 +152,12 @@ class Waiter:
 
     def throw(self, typ: Any, value: Any = None, _traceback: Any = None) -> Any:
         self._abandon()
+        self._hand_on()
         raise value if value is not None else typ
 
     def close(self) -> None:
         self._abandon()
+        self._hand_on()
 
     # The part of asyncio.Future that a C Task needs to await us
 
@@ -172,10 +178,10 @@ class Waiter:
         return True
 
     def result(self) -> Any:
+        """Raise what its await is to raise, if so: a C Task asks before it resumes the await, which collects."""
         if self._state == ABANDONED:
             message = getattr(getattr(self, "_sleeper", None), "message", None)
             raise CancelledError() if message is None else CancelledError(message)
-        return self._collect()
 
     def __repr__(self) -> str:
         state = ("new", "pending", "done", "abandoned")[self._state]

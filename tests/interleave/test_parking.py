@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -53,6 +54,35 @@ def test_park_against_notify(workers: int) -> None:
             r.check_quiet(*strands)
             parked = r.pool.parking.parked
             r.expect(len(parked) == workers, f"parked at the end: {len(parked)} of {workers}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_finaliser_posts_while_its_worker_parks(workers: int) -> None:
+    """The collector runs it anywhere, also between the last look at the queues and the sleep.
+
+    Mutation caught: `park` leaves `here.worker` as it is, so `schedule` queues on the processor of a worker that goes to sleep.
+    """
+    for seed in seeds():
+        with rig(seed, PARKING[seed % 3], workers) as r:
+            strand, log = r.strand(), []  # type: ignore[var-annotated]
+            at, posted = r.rng.randrange(120), []  # type: ignore[var-annotated]
+
+            def collect(r: Any = r, strand: Any = strand, at: int = at, posted: Any = posted, log: Any = log) -> None:
+                name = threading.current_thread().name
+                if r.schedule.points >= at and name.startswith("actor-worker") and not posted:
+                    posted.append(name)
+                    strand._post(Item(r, strand, "the finaliser's", log))
+
+            def wake(r: Any = r, posted: Any = posted) -> None:
+                while not posted:
+                    r.pool.poller.wake()
+                    r.schedule.wait(lambda: False, 0.01)
+
+            r.schedule.coin, r.schedule.falls, r.schedule.always = 1.0, None, collect
+            r.actor("waker", wake)
+            r.run()
+            r.expect(log == ["the finaliser's"], f"ran {log}")
+            r.check_quiet(strand)
 
 
 def test_stopping_wakes_everybody() -> None:

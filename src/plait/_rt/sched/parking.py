@@ -13,6 +13,8 @@ The protocol, and why no wake-up is lost
     I1  A worker is in `parked` at most once. Whoever pops its entry calls it, exactly once.
     I2  A worker that leaves by itself removes its entry; if that is gone already a wake is owed, and it takes it
         (from the bell), or leaves it in the poller, where it does no harm but a short poll of whoever sits there next.
+    I3  A worker that parks is not what `here.worker` says: what a finaliser posts on its thread after the rescan is queued for
+        whichever worker comes first, and somebody is woken, not on the processor of the one that goes to sleep.
     Timers: the sleeper publishes `sleeps_until` as for ever, then asks for the deadline; who adds a timer adds first and
     reads `sleeps_until` after.
 """
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.gil_yield import polled
+from plait._rt.ground.here import here
 
 if TYPE_CHECKING:
     from plait._rt.io.poller import ReadyHandle
@@ -76,12 +79,16 @@ class Parking:
         if self._seat.acquire(False):
             try:
                 self.sleeps_until = math.inf
-                self._park_at_poller()
+                self._park_at_poller(worker)
             finally:
                 self.sleeps_until = _AWAKE
                 self._seat.release()
         else:
-            self._park_at_bell(worker.bell)
+            here.worker = None  # I3
+            try:
+                self._park_at_bell(worker.bell)
+            finally:
+                here.worker = worker
 
     def _park_at_bell(self, bell: Lock) -> None:
         pool = self._pool
@@ -98,12 +105,13 @@ class Parking:
                 pool.poller.wake()
         bell.acquire()
 
-    def _park_at_poller(self) -> None:
+    def _park_at_poller(self, worker: Worker) -> None:
         pool = self._pool
         wake = pool.poller.wake
-        self.parked.append(wake)
         ready: list[ReadyHandle] = []
         now = Clock.monotonic()
+        here.worker = None  # I3
+        self.parked.append(wake)
         try:
             if not pool.has_work():
                 timeout = None
@@ -115,6 +123,8 @@ class Parking:
         except Exception:
             self._leave_poller(wake)
             raise
+        finally:
+            here.worker = worker
         self._leave_poller(wake)
         pool.deliver(ready)
         pool.fire_timers()

@@ -16,7 +16,7 @@ from plait._rt.ground.cpython import _get_running_loop, _getframe
 from plait._rt.ground.spawn_site import Site, site_of
 from plait._rt.shutdown import Stuck
 from plait._rt.strand.strand import Strand, current_strand
-from plait._rt.task.task import check_callable
+from plait._rt.task.checks import check_callable
 from plait.sync import Event
 
 logger = logging.getLogger("plait")

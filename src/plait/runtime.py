@@ -16,7 +16,8 @@ from plait._rt.ground.cpython import _get_running_loop, _getframe, is_debug_mode
 from plait._rt.pool import Pool
 from plait._rt.strand.strand import Strand, current_strand
 from plait._rt.strand.thread_strand import ThreadStrand
-from plait._rt.task.task import Task, check_callable, check_coroutine
+from plait._rt.task.checks import check_callable, check_coroutine
+from plait._rt.task.task import Task
 from plait._rt.task.waiter import Waiter
 from plait.diagnose.report import Reporter
 from plait.diagnose.stall import Stall

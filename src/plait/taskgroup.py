@@ -11,7 +11,9 @@ from typing import Any, NoReturn, TypeVar
 
 from plait._rt.ground.cpython import _get_running_loop, _getframe
 from plait._rt.strand.strand import Strand
-from plait._rt.task.task import CANCELLED, RETURNED, Task, check_coroutine
+from plait._rt.task.checks import check_coroutine
+from plait._rt.task.identity import CANCELLED, RETURNED
+from plait._rt.task.task import Task
 
 T = TypeVar("T")
 

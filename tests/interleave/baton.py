@@ -111,6 +111,7 @@ class Schedule:
         self.seed, self.limit = seed, limit
         self.rng = rng = random.Random(seed)
         self.files = {os.path.join(_SOURCE, file) for file in files}
+        assert all(map(os.path.isfile, self.files)), f"not all of them are there: {self.files}"
         self.bytecodes = rng.random() < 0.5
         self.coin = rng.choice((0.5, 0.2, 0.05, 0.01))
         reach = int(10 ** rng.uniform(1.3, 3.5))

@@ -29,7 +29,7 @@ from plait._rt.sched.worker import Worker
 from plait._rt.strand import strand as strand_module
 from plait._rt.strand.strand import IDLE, Strand
 from plait._rt.strand.thread_strand import ThreadStrand
-from plait._rt.task import task as task_module
+from plait._rt.task import rarely
 from plait._rt.task.task import Task
 
 from .baton import Actor, Killed, Lock, Schedule, acting
@@ -39,7 +39,12 @@ SCHEDULING = (
     "_rt/strand/strand.py", "_rt/sched/parking.py", "_rt/sched/scheduler.py", "_rt/sched/worker.py",
     "_rt/sched/processor.py", "_rt/ground/run_queue.py",
 )  # fmt: skip
-TASKS = ("_rt/strand/strand.py", "_rt/task/task.py", "_rt/task/waiter.py", "_rt/sched/worker.py", "sync.py", "taskgroup.py")
+TASK = tuple(
+    f"_rt/task/{file}.py"
+    for file in ("identity", "result", "done_callbacks", "join", "cancel", "task_face", "task", "local_task")
+)
+"""What a task is made of."""
+TASKS = ("_rt/strand/strand.py", *TASK, "_rt/task/waiter.py", "_rt/sched/worker.py", "sync.py", "taskgroup.py")
 
 
 class Epoll:
@@ -184,7 +189,7 @@ def rig(seed: int, files: tuple[str, ...], workers: int = 0, limit: int = 60_000
         made = Rig(seed, files, workers, limit)
         box.append(made)
         made.start()
-        patch.setattr(task_module, "_rarely", Lock(made.schedule, reentrant=True))
+        patch.setattr(rarely, "lock", Lock(made.schedule, reentrant=True))
         patch.setattr(taskgroup_module, "RLock", lambda: Lock(made.schedule, reentrant=True))
         patch.setattr(worker_module, "_LOOKS", range(1))
         try:

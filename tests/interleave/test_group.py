@@ -9,9 +9,9 @@ from plait import Event, TaskGroup
 from plait._rt.task.task import Task
 
 from .baton import seeds
-from .rig import TASKS, rig
+from .rig import TASK, TASKS, rig
 
-FOCUS = (("taskgroup.py",), TASKS, ("taskgroup.py", "_rt/task/task.py"))
+FOCUS = (("taskgroup.py",), TASKS, ("taskgroup.py", *TASK))
 
 
 async def _child(fail: bool, event: Event | None = None) -> str:

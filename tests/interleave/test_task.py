@@ -12,9 +12,9 @@ from plait import Event
 from plait.runtime import checkpoint
 
 from .baton import seeds
-from .rig import TASKS, rig
+from .rig import TASK, TASKS, rig
 
-FOCUS = (TASKS, ("_rt/task/task.py",), ("_rt/task/task.py", "_rt/sched/worker.py"))
+FOCUS = (TASKS, TASK, (*TASK, "_rt/sched/worker.py"))
 
 
 def test_callbacks_against_end() -> None:

@@ -285,6 +285,14 @@ def test_other_names_are_not(code: str) -> None:
     assert not list(private_names(ast.parse(code)))
 
 
+def parts_of(thing: type) -> list[type]:
+    """The classes that a public one is made of: its own and those of the same folder that it inherits from."""
+    folder = thing.__module__.rpartition(".")[0]
+    return [
+        part for part in thing.__mro__ if part.__module__.startswith("plait.") and part.__module__.rpartition(".")[0] == folder
+    ]
+
+
 def public() -> Iterator[Any]:
     """The public names, and the public methods and properties that they define."""
     for name in plait.__all__:
@@ -292,7 +300,7 @@ def public() -> Iterator[Any]:
         yield pytest.param(thing, id=name)
         if not inspect.isclass(thing):
             continue
-        for member, found in vars(thing).items():
+        for member, found in [each for part in parts_of(thing) for each in vars(part).items()]:
             if not member.startswith("_") and (inspect.isfunction(found) or isinstance(found, property)):
                 yield pytest.param(found, id=f"{name}.{member}")
 

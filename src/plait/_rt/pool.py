@@ -29,7 +29,8 @@ from plait._rt.sched.scheduler import Scheduler
 from plait._rt.sched.worker import Worker
 from plait._rt.strand import belonging
 from plait._rt.strand.strand import IDLE, Strand
-from plait._rt.task.task import Task, check_coroutine
+from plait._rt.task.checks import check_coroutine
+from plait._rt.task.task import Task
 from plait._rt.watch.monitor import Monitor
 from plait.stats import Stats
 

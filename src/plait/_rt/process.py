@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from plait._rt.ground import forks, switch_interval
 from plait._rt.ground.here import here
-from plait._rt.task import wait_queue
-from plait._rt.task.task import renew_lock
+from plait._rt.task import rarely, wait_queue
 
 if TYPE_CHECKING:
     from plait._rt.pool import Pool
@@ -28,7 +27,7 @@ def note(pool: Pool) -> None:
 def _after_fork() -> None:
     """In the child: the threads of the pools are the parent's, and so may be the holders of locks."""
     here.worker = None
-    renew_lock()
+    rarely.renew_lock()
     wait_queue.renew_lock()
     switch_interval.after_fork()
     for pool in list(_with_threads):

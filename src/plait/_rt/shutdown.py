@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from plait._rt.asyncio_face.loop import logger
 from plait._rt.ground.clock import Clock
 from plait._rt.strand.strand import Strand
-from plait._rt.task.task import Task, registered_tasks, unlisted_tasks
+from plait._rt.task.registry import registered_tasks, unlisted_tasks
+from plait._rt.task.task import Task
 from plait._rt.watch.turn_watch import Watch, follow
 
 if TYPE_CHECKING:

@@ -29,7 +29,9 @@ from plait._rt.strand.carrier import Carrier
 from plait._rt.strand.strand import IDLE, Strand
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task.call_graph import awaiter_of, set_of
-from plait._rt.task.task import Join, Task, registered_tasks, task_of, unlisted_tasks
+from plait._rt.task.join import Join
+from plait._rt.task.registry import registered_tasks, unlisted_tasks
+from plait._rt.task.task import Task, task_of
 from plait._rt.task.waiter import Waiter
 from plait.diagnose.capture import FREE_THREADED, Frame, stack_of
 from plait.diagnose.step import callback_name, inside

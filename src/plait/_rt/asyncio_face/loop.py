@@ -39,8 +39,10 @@ from plait._rt.ground.cpython import (
     child_watcher,
 )
 from plait._rt.ground.gil_yield import PAUSE
+from plait._rt.task.checks import check_coroutine
 from plait._rt.task.handles import Handle, TimerHandle
-from plait._rt.task.task import LocalTask, Task, check_coroutine
+from plait._rt.task.local_task import LocalTask
+from plait._rt.task.task import Task
 from plait._rt.task.task_numbers import name_c_task, next_number
 from plait.errors import WrongStrand
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from plait._rt.sched.worker import Worker
     from plait._rt.strand.thread_strand import ThreadStrand
-    from plait._rt.task.task import Cancellation
+    from plait._rt.task.cancel import Cancellation
 
 
 def nothing() -> None:

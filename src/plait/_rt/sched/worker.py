@@ -35,7 +35,8 @@ from plait._rt.sched.processor import BATCH_SECONDS
 from plait._rt.sched.reuse import own_refs
 from plait._rt.strand.carrier import Carrier
 from plait._rt.task.current_task import MARKS_STAY, current_tasks, forget, mark, unmark
-from plait._rt.task.task import RETURNED, LeftStrand, Task, task_of
+from plait._rt.task.identity import RETURNED, LeftStrand
+from plait._rt.task.task import Task, task_of
 
 if TYPE_CHECKING:
     from plait._rt.sched.processor import Processor

@@ -39,8 +39,9 @@ from plait._rt.ground.here import here
 from plait._rt.ground.run_queue import RunItem
 from plait._rt.ground.spawn_site import site_of
 from plait._rt.io.poller import READ, WRITE, ReadyHandle
+from plait._rt.task.checks import check_coroutine
 from plait._rt.task.current_task import MARKS_STAY, unmark
-from plait._rt.task.task import Task, check_coroutine, task_of
+from plait._rt.task.task import Task, task_of
 from plait.errors import WrongStrand
 
 if TYPE_CHECKING:

@@ -39,7 +39,8 @@ from plait._rt.strand.carrier import ThreadCarrier
 from plait._rt.strand.strand import MOST, Strand
 from plait._rt.task.current_task import MARKS_STAY, unmark
 from plait._rt.task.handles import TimerHandle
-from plait._rt.task.task import LocalTask, Task
+from plait._rt.task.local_task import LocalTask
+from plait._rt.task.task import Task
 
 if TYPE_CHECKING:
     from contextvars import Context

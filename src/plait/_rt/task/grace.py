@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait._rt.task.task import Cancellation
+    from plait._rt.task.cancel import Cancellation
 
 logger = logging.getLogger("plait")
 

@@ -53,7 +53,7 @@ def test_cancel_against_start() -> None:
     """A cancel that meets the start of a task is delivered once: before the first step, or where it waits.
 
     Mutations caught: `cancel` looks for the strand before it counts; `_start` looks for a cancel before it gives the strand;
-    a delivered cancel stays due; the first step of a coroutine that no `async def` made reads `_cancel` before it counts.
+    a delivered cancel stays due; a coroutine that no `async def` made begins before it is counted (`_run_first`).
     """
     for seed in seeds():
         with rig(seed, FOCUS[seed % 3], 2) as r:

@@ -210,7 +210,7 @@ class Worker(Carrier):
 
         The hot path of the runtime: a strand of one task that only yields stays within this function, which looks at no
         more than `_next` and `_ready` of it (strand.py, S3), and not whether the processor was taken away: a hand-off queues
-        LOOK_AGAIN in the strand that it met.
+        LOOK_AGAIN in the strand that it met, and so does a cancel.
         """
         popleft, append, set_loop = proc.queue.popleft, proc.queue.append, _set_running_loop
         marks_stay, now, turn = MARKS_STAY, Clock.monotonic, 0
@@ -228,7 +228,7 @@ class Worker(Carrier):
                 set_loop(strand)
                 if not marks_stay:
                     mark(strand, strand._next_task)
-                try:
+                try:  # a copy of Task._run, for a task that keeps its mark and has nothing to be raised in it (test_steps.py)
                     yielded = step()
                 except BaseException as raised:
                     task, strand._next, strand._next_task, step = strand._next_task, None, None, None
@@ -277,11 +277,14 @@ class Worker(Carrier):
         task._strand = strand
         if self.pool.blocking_sites.suspects:
             self.before_step(task)
-        try:
-            if task._cancel is None and task._coro.__class__ is CoroutineType:
+        if task._cancel is not None:
+            self._start_cancelled(strand, task)
+            return
+        try:  # a copy of Task._run, without what a new task hasn't (test_steps.py); and one that returns may leave its strand
+            if task._coro.__class__ is CoroutineType:
                 yielded = task._context.run(_send, task._coro, None)
             else:
-                yielded = task._first_step()
+                yielded = task._context.run(task._coro.send, None)
         except StopIteration as stop:
             if task._cancel is not None:
                 self._after(strand, task._stopped, stop)
@@ -304,6 +307,14 @@ class Worker(Carrier):
             else:
                 self._after(strand, task._suspend, yielded)
         self.starting = task = None  # type: ignore[assignment]  # a traceback may know this frame: no cycle
+        if self.point is not None:
+            self.after_step()
+
+    def _start_cancelled(self, strand: Strand, task: Task[Any]) -> None:
+        """It was cancelled before its first step (T3)."""
+        self.pool.tasks[task] = None
+        self._after(strand, task._run_first)
+        self.starting = None
         if self.point is not None:
             self.after_step()
 

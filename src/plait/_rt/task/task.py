@@ -9,6 +9,10 @@ Ownership and invariants
     T3, T4  How it is cancelled: cancel.py.
     T5, T6  How its end is told: done_callbacks.py.
 
+`Task._run` makes a step and deals with what came of it. Where most steps are made a worker has a copy of it that costs less:
+`Worker.start_task` for the first one, `Worker._run_batch` for those of a strand whose only task yields (`Strand._ready_again`
+prepares them). The same steps are made all these ways in tests/unit/test_steps.py.
+
 The interface is asyncio.Task's (identity.py has its parts). Two kinds differ in what asyncio is told:
     Task        what `spawn` makes: the root of a strand of its own. It may be awaited, gathered, shielded, waited for
                 from any strand, so `get_loop()` names the caller's loop. It gets its strand when it starts.
@@ -88,7 +92,7 @@ class Task(TaskFace[T]):
         worker.start_task(self)
 
     def _run(self, exception: BaseException | None = None) -> None:
-        """Make one step."""
+        """Make one step, which raises exception where the coroutine stopped if one is given, and deal with what came of it."""
         strand = self._strand
         if strand._marked is not self:
             if self._phase:
@@ -125,14 +129,10 @@ class Task(TaskFace[T]):
     def _finished_run(self) -> None:
         """What stands in the queue after the end does nothing; a local task has its callback to call (T5)."""
 
-    def _first_step(self) -> Any:
-        """The first step of a task that was cancelled before it, or whose coroutine is not the interpreter's own."""
-        coro = self._coro
+    def _run_first(self) -> None:
+        """Make the first step of a task that was cancelled when it had no strand: nobody posted that (T3)."""
         self._count_arrived()
-        error = self._take_cancel()
-        if error is None:
-            return self._context.run(coro.send, None)
-        return self._context.run(coro.throw, error)
+        self._run()
 
     def _wake(self, _waiter: Waiter) -> None:
         self._run()

@@ -17,7 +17,8 @@ from unit_helpers import LONG, eventually, everywhere, in_plait
 
 import plait
 from plait._rt.task.claim import Claim
-from plait._rt.task.task import Join, task_of
+from plait._rt.task.join import Join
+from plait._rt.task.task import task_of
 from plait._rt.task.wait_queue import GrantWait, WaitQueue
 from plait._rt.task.waiter import PENDING
 

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 
 from plait._rt.ground.cpython import _get_loop
 from plait._rt.ground.spawn_site import Site
-from plait._rt.task.current_task import MARKS_STAY, current_tasks, mark, unmark
+from plait._rt.task.current_task import MARKS_STAY, current_tasks, mark
 from plait._rt.task.identity import CANCELLED, PENDING, RAISED, RETURNED
 from plait._rt.task.join import Join
 from plait._rt.task.task_face import TaskFace
@@ -209,7 +209,10 @@ class Task(TaskFace[T]):
     def _stopped(self, raised: BaseException) -> None:
         """The coroutine ended by raised (StopIteration when it returned)."""
         if isinstance(raised, StopIteration):
-            self._returned(raised.value)
+            if self._cancel is None:
+                self._finish(RETURNED, raised.value)
+            else:
+                self._returned(raised.value)
             return
         strand = self._strand
         if raised.__traceback__ is not None:  # the frame of ours that caught it tells nobody anything, and makes a cycle
@@ -227,8 +230,9 @@ class Task(TaskFace[T]):
 
     def _finish(self, state: int, value: Any) -> None:
         strand = self._strand
-        if strand._marked is self:
-            unmark(strand)
+        if strand._marked is self:  # unmark(), without the price of a call
+            strand._marked = None
+            current_tasks.pop(strand, None)
         self._settle(state, value)
         strand._task_done(self)
 

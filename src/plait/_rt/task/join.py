@@ -16,7 +16,8 @@ from plait._rt.ground.cpython import _format_coroutine
 from plait._rt.task.call_graph import awaiter_of
 from plait._rt.task.grace import Grace
 from plait._rt.task.identity import PENDING, TaskIdentity
-from plait._rt.task.waiter import ABANDONED, Cancelled, Waiter
+from plait._rt.task.waiter import ABANDONED, DONE, NEW, Cancelled, Waiter
+from plait._rt.task.waiter import PENDING as WAITS
 
 if TYPE_CHECKING:
     from plait._rt.task.cancel import Cancellation
@@ -35,13 +36,15 @@ class Join(Waiter):
     _passed_on: Cancellation  # unset before there is one
 
     def __init__(self, task: Task[Any]) -> None:
-        super().__init__()
+        self._asyncio_future_blocking: bool | None = None  # Waiter's, without the price of a call
+        self._state = NEW
         self._task = task
 
     def _park(self, task: Task[Any]) -> None:
         if task is self._task:
             raise RuntimeError(f"Task cannot await on itself: {task!r}")
-        super()._park(task)
+        self._sleeper = task
+        self._task._add_callback(self)
 
     def _enrol(self) -> None:
         self._task._add_callback(self)
@@ -93,7 +96,9 @@ class Join(Waiter):
                 task._log_traceback = False
                 self._give_up(passed_on.message)
                 return
-        Waiter._run(self)
+        if self._state == WAITS:
+            self._state = DONE
+            self._sleeper._wake(self)
 
     def _awaiter(self) -> Any:
         sleeper: Any = self._sleeper

@@ -37,7 +37,8 @@ from plait._rt.task.identity import CANCELLED, PENDING, RAISED, RETURNED
 from plait._rt.task.join import Join
 from plait._rt.task.task_face import TaskFace
 from plait._rt.task.task_numbers import next_number
-from plait._rt.task.waiter import Waiter
+from plait._rt.task.waiter import DONE, Waiter
+from plait._rt.task.waiter import PENDING as WAITS
 from plait.errors import WrongStrand
 
 T = TypeVar("T")
@@ -240,7 +241,13 @@ class Task(TaskFace[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         if self._phase == PENDING:
-            yield from Join(self)
+            join: Any = Join(self)  # awaited by hand: it has nothing to do when something is thrown in, and is four calls less
+            join._state = WAITS
+            join._asyncio_future_blocking = True
+            yield join
+            if join._state != DONE:
+                next(join)  # raises
+            join = None  # no cycle through this frame, as below
         if self._phase == RETURNED:
             return self._value  # type: ignore[no-any-return]
         try:

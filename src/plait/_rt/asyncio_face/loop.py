@@ -84,7 +84,7 @@ class AsyncioFace(EventLoop):  # type: ignore[misc]
     slow_callback_duration = 0.1
     _clock_resolution = time.get_clock_info("monotonic").resolution
     _ready: Any
-    _marked: Any
+    _current: Any
     _timers: Timers
 
     def __init__(self) -> None:

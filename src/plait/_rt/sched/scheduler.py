@@ -133,7 +133,7 @@ class Scheduler:
         """A strand whose turn the caller holds."""
         strand = _new_object(Strand)
         strand._pool = self
-        strand._next = strand._marked = None
+        strand._next = strand._current = None
         strand._ready = []
         if self.main._debug:
             strand._debug = True

@@ -34,7 +34,7 @@ from plait._rt.sched.blocking_sites import Point, point_of, start_of
 from plait._rt.sched.processor import BATCH_SECONDS
 from plait._rt.sched.reuse import own_refs
 from plait._rt.strand.carrier import Carrier
-from plait._rt.task.current_task import MARKS_STAY, current_tasks, forget, mark, unmark
+from plait._rt.task.current_task import CURRENT_STAYS, clear_current, current_tasks, forget, set_current
 from plait._rt.task.identity import RETURNED, LeftStrand
 from plait._rt.task.task import Task, task_of
 
@@ -213,7 +213,7 @@ class Worker(Carrier):
         LOOK_AGAIN in the strand that it met, and so does a cancel.
         """
         popleft, append, set_loop = proc.queue.popleft, proc.queue.append, _set_running_loop
-        marks_stay, now, turn = MARKS_STAY, Clock.monotonic, 0
+        current_stays, now, turn = CURRENT_STAYS, Clock.monotonic, 0
         timed = self.timed
         until = now() + BATCH_SECONDS if timed else 0.0
         for turn in _TURNS:
@@ -226,9 +226,9 @@ class Worker(Carrier):
             if step is not None:
                 self.running = strand
                 set_loop(strand)
-                if not marks_stay:
-                    mark(strand, strand._next_task)
-                try:  # a copy of Task._run, for a task that keeps its mark and has nothing to be raised in it (test_steps.py)
+                if not current_stays:
+                    set_current(strand, strand._next_task)
+                try:  # a copy of Task._run, for a task that stays current and has nothing to be raised in it (test_steps.py)
                     yielded = step()
                 except BaseException as raised:
                     task, strand._next, strand._next_task, step = strand._next_task, None, None, None
@@ -270,10 +270,10 @@ class Worker(Carrier):
         strand, self.unused = self.unused or self.pool.bare_strand(), None
         self.running, self.starting = strand, task
         _set_running_loop(strand)
-        if MARKS_STAY:
-            current_tasks[strand] = strand._marked = task
+        if CURRENT_STAYS:
+            current_tasks[strand] = strand._current = task
         else:
-            mark(strand, task)
+            set_current(strand, task)
         task._strand = strand
         if self.pool.blocking_sites.suspects:
             self.before_step(task)
@@ -289,8 +289,8 @@ class Worker(Carrier):
             if task._cancel is not None:
                 self._after(strand, task._stopped, stop)
             else:
-                if MARKS_STAY:
-                    current_tasks[strand] = strand._marked = None  # (M2)
+                if CURRENT_STAYS:
+                    current_tasks[strand] = strand._current = None  # (M2)
                 task._settle(RETURNED, stop.value)
                 task._strand = self.left  # type: ignore[assignment]
                 if getrefcount(strand) == self.own_refs and not (strand._ready or strand.__dict__ or getweakrefcount(strand)):
@@ -302,10 +302,20 @@ class Worker(Carrier):
             self._after(strand, task._stopped, raised)
         else:
             self.pool.tasks[task] = None
-            if yielded is None:
-                self._after(strand, strand._ready_again, task)
-            else:
+            if yielded is not None:
                 self._after(strand, task._suspend, yielded)
+            elif (
+                strand._ready
+                or self.overdue
+                or self.pool.blocking_sites.suspects
+                or task._coro.__class__ is not CoroutineType
+                or (proc := self.proc) is None
+            ):
+                self._after(strand, strand._ready_again, task)
+            else:  # a copy of Strand._ready_again and of `end_turn`, for the usual case
+                strand._next_task = task  # first (S3)
+                strand._next = partial(task._context.run, _send, task._coro, None)
+                proc.queue.append(strand)
         self.starting = task = None  # type: ignore[assignment]  # a traceback may know this frame: no cycle
         if self.point is not None:
             self.after_step()
@@ -409,13 +419,13 @@ class Worker(Carrier):
     def step_out(self) -> None:
         """It runs no strand."""
         strand = self.running
-        if MARKS_STAY and self.pool.closed and strand is not None:
-            unmark(strand)  # nobody will, of a step that was left behind
+        if CURRENT_STAYS and self.pool.closed and strand is not None:
+            clear_current(strand)  # nobody will, of a step that was left behind
         self.running = self.item = None
-        if not MARKS_STAY:
+        if not CURRENT_STAYS:
             loop: Any = _get_running_loop()
             if loop is not None:
-                unmark(loop)
+                clear_current(loop)
         _set_running_loop(None)
 
 

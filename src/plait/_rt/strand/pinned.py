@@ -34,7 +34,7 @@ from plait._rt.ground.threads import Thread
 from plait._rt.strand.carrier import ThreadCarrier
 from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand
-from plait._rt.task.current_task import MARKS_STAY, unmark
+from plait._rt.task.current_task import CURRENT_STAYS, clear_current
 
 if TYPE_CHECKING:
     from plait._rt.io.poller import Poller
@@ -146,8 +146,8 @@ class PinnedStrand(ThreadStrand):
                     if pool.closed:  # it was stuck, and has been left behind
                         return False
         finally:
-            if self._marked is not None or not MARKS_STAY:
-                unmark(self)
+            if self._current is not None or not CURRENT_STAYS:
+                clear_current(self)
             self.carrier.item = None
             _set_running_loop(None)
             self._set_coroutine_origin_tracking(False)

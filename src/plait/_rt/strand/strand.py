@@ -6,7 +6,7 @@ atomic on both builds, so one remover wins). A mark that went in behind an item 
 
 Ownership
     `_ready`    any thread appends; only the turn's holder takes out. (Not always a worker: ps/snapshot.py takes turns to read.)
-    `_next`, `_marked`, and the tasks of the strand: the turn's holder.
+    `_next`, `_current`, and the tasks of the strand: the turn's holder.
     `_pool`     never changes.
 
 Invariants
@@ -15,7 +15,7 @@ Invariants
     S2  Nothing is lost: a poster appends first and looks for IDLE after; the holder puts IDLE in first and looks for
         items after. Whichever comes second sees the other, and if both do, `remove` decides.
     S3  `_next`, if set, makes the step of the strand's only ready task, `_next_task`, which is older than all of `_ready`, and
-        was set before: others look at both (Pool.task_of_turn). Its mark is in place (current_task.py). A strand of one task
+        was set before: others look at both (`Carrier.task`). It is marked as current (current_task.py). A strand of one task
         that only yields lives in it and never touches `_ready`: the workers' fast path.
     S4  After IDLE went in, the former holder doesn't touch the strand again.
 """
@@ -40,7 +40,7 @@ from plait._rt.ground.run_queue import RunItem
 from plait._rt.ground.spawn_site import site_of
 from plait._rt.io.poller import READ, WRITE, ReadyHandle
 from plait._rt.task.checks import check_coroutine
-from plait._rt.task.current_task import MARKS_STAY, unmark
+from plait._rt.task.current_task import CURRENT_STAYS, clear_current
 from plait._rt.task.task import Task, task_of
 from plait.errors import WrongStrand
 
@@ -90,7 +90,7 @@ class Strand(AsyncioFace, RunItem):
     `limitedParallelism(1)`.)
     """
 
-    __slots__ = ("_marked", "_next", "_next_task", "_pool", "_ready")
+    __slots__ = ("_current", "_next", "_next_task", "_pool", "_ready")
 
     _handle_class: Any = ReadyHandle
     _default_executor = Inherited("_default_executor", None)
@@ -262,8 +262,8 @@ class Strand(AsyncioFace, RunItem):
             while batch:
                 worker.item = item = batch.pop()  # what was run is let go before the next runs, as asyncio does
                 if isinstance(item, Handle):
-                    if self._marked is not None or not MARKS_STAY:
-                        unmark(self)
+                    if self._current is not None or not CURRENT_STAYS:
+                        clear_current(self)
                     run_callback(self, item)
                 elif suspects and (task := task_of(item)) is not None:
                     worker.before_step(task)
@@ -277,8 +277,8 @@ class Strand(AsyncioFace, RunItem):
         finally:  # a traceback that a task keeps may keep this frame
             item = worker.item = task = None
             batch.clear()
-            if self._next is not None and self._marked is not self._next_task and MARKS_STAY:
-                self._next = None  # another item took its mark away meanwhile: no fast path (S3)
+            if self._next is not None and self._current is not self._next_task and CURRENT_STAYS:
+                self._next = None  # another item was the current one meanwhile: no fast path (S3)
                 ready.insert(0, self._next_task)
 
     def _end_turn(self) -> bool:

@@ -37,7 +37,7 @@ from plait._rt.io.poller import READ, WRITE, Poller
 from plait._rt.io.timers import Timers
 from plait._rt.strand.carrier import ThreadCarrier
 from plait._rt.strand.strand import MOST, Strand
-from plait._rt.task.current_task import MARKS_STAY, unmark
+from plait._rt.task.current_task import CURRENT_STAYS, clear_current
 from plait._rt.task.handles import TimerHandle
 from plait._rt.task.local_task import LocalTask
 from plait._rt.task.task import Task
@@ -65,7 +65,7 @@ class ThreadStrand(Strand):
         """Make it whole; `__init__` is no place for it, as `plait.Strand(pinned=True)` would call that again."""
         self._poller = Poller(pool.options.selector)  # type: ignore[misc]  # first: if there is no descriptor left nothing is to be closed
         self._pool = pool
-        self._next = self._marked = None
+        self._next = self._current = None
         self._ready = deque()  # type: ignore[assignment]
         self._closed = self._parked = self._debug = False  # type: ignore[misc]
         self._task_factory = None if pool.main is self else pool.main._task_factory  # type: ignore[misc]
@@ -124,8 +124,8 @@ class ThreadStrand(Strand):
             self.probe.end()
             self._stopping = False  # type: ignore[misc]
             self._thread_id = None
-            if self._marked is not None or not MARKS_STAY:
-                unmark(self)
+            if self._current is not None or not CURRENT_STAYS:
+                clear_current(self)
             self.carrier.item = None
             _set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
@@ -155,7 +155,7 @@ class ThreadStrand(Strand):
     def _run_once(self) -> None:
         """One iteration of asyncio's loop, for those who run it by hand."""
         running = _get_running_loop()
-        _set_running_loop(self)  # from 3.14 on nobody else can be unmarked
+        _set_running_loop(self)  # from 3.14 on no other loop's task can be cleared
         try:
             self._look()
             count = len(self._ready)
@@ -165,8 +165,8 @@ class ThreadStrand(Strand):
                 self._run_batch(count, count)
         finally:
             self.carrier.item = None
-            if self._marked is not None or not MARKS_STAY:
-                unmark(self)
+            if self._current is not None or not CURRENT_STAYS:
+                clear_current(self)
             _set_running_loop(running)
 
     def _run_batch(self, count: int, left: int) -> int:
@@ -180,8 +180,8 @@ class ThreadStrand(Strand):
                 if type(item) is LocalTask or not isinstance(item, Handle):
                     item._run()
                 elif not item._cancelled:  # type: ignore[attr-defined]
-                    if self._marked is not None or not MARKS_STAY:
-                        unmark(self)
+                    if self._current is not None or not CURRENT_STAYS:
+                        clear_current(self)
                     item._run()  # type: ignore[attr-defined]
             item = None  # a traceback may know this frame: nothing is kept by it
             left -= count
@@ -195,8 +195,8 @@ class ThreadStrand(Strand):
         for _ in range(count):
             carrier.item = item = self._ready.popleft()  # type: ignore[attr-defined]
             if isinstance(item, Handle):
-                if self._marked is not None or not MARKS_STAY:
-                    unmark(self)
+                if self._current is not None or not CURRENT_STAYS:
+                    clear_current(self)
                 run_callback(self, item)
             else:
                 started = Clock.monotonic()
@@ -246,8 +246,8 @@ class ThreadStrand(Strand):
     def _sleep(self) -> None:
         """Sleep in the poller until something is due, or posted."""
         ready, pool = self._ready, self._pool
-        if self._marked is not None or not MARKS_STAY:
-            unmark(self)
+        if self._current is not None or not CURRENT_STAYS:
+            clear_current(self)
         self._parked = True
         timeout: float | None = 0.0
         began = Clock.monotonic()

@@ -1,14 +1,14 @@
 """Which task runs in a strand, as `asyncio.current_task()` sees it.
 
 Up to CPython 3.13 asyncio keeps one dict from loop to current task for the whole process. Two workers that write it at
-every step fight over it, so the mark of a strand stays where it is between two steps of one task, and is taken away
-before a callback or another task of that strand runs (a mark left in place would show callbacks a current task, and a
-C Task entered under it dies with "Cannot enter into task"). From 3.14 on the mark is the thread's: it is written each
+every step fight over it, so a strand's entry stays where it is between two steps of one task, and is taken away
+before a callback or another task of that strand runs (an entry left in place would show callbacks a current task, and a
+C Task entered under it dies with "Cannot enter into task"). From 3.14 on the current task is the thread's: it is written each
 step and costs no sharing.
 
 Invariants
-    M1  Up to 3.13, `_current_tasks[strand] is strand._marked`, or both are absent (None). Only the holder of the strand's
-        turn calls `mark` and `unmark`. `strand._marked` stays None from 3.14 on.
+    M1  Up to 3.13, `_current_tasks[strand] is strand._current`, or both are absent (None). Only the holder of the strand's
+        turn calls `set_current` and `clear_current`. `strand._current` stays None from 3.14 on.
     M2  The strand that a worker keeps for the next task that it starts has an entry with None, which costs less than to take
         it out and put it in again. `forget` takes it out.
 """
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 if sys.version_info >= (3, 14):
     from plait._rt.ground.cpython import _swap_current_task
 
-    MARKS_STAY = False
+    CURRENT_STAYS = False
     current_tasks: dict[Any, Any] = {}
 
-    def mark(strand: Strand, task: Any) -> None:
+    def set_current(strand: Strand, task: Any) -> None:
         """Make task the current one of this thread, which runs strand."""
         _swap_current_task(strand, task)
 
-    def unmark(strand: Strand) -> None:
+    def clear_current(strand: Strand) -> None:
         """Leave this thread, which runs strand, without a current task."""
         try:
             _swap_current_task(strand, None)
@@ -44,16 +44,16 @@ if sys.version_info >= (3, 14):
 else:
     from plait._rt.ground.cpython import _current_tasks
 
-    MARKS_STAY = True
+    CURRENT_STAYS = True
     current_tasks = _current_tasks
 
-    def mark(strand: Strand, task: Any) -> None:
+    def set_current(strand: Strand, task: Any) -> None:
         """Make task the current one of strand."""
-        current_tasks[strand] = strand._marked = task
+        current_tasks[strand] = strand._current = task
 
-    def unmark(strand: Strand) -> None:
+    def clear_current(strand: Strand) -> None:
         """Leave strand without a current task."""
-        strand._marked = None
+        strand._current = None
         current_tasks.pop(strand, None)
 
     def forget(strand: Strand) -> None:

@@ -17,7 +17,7 @@ from weakref import ref
 
 from plait._rt.ground.cpython import _format_callback_source, _get_running_loop, _getframe, forget_scheduled, scheduled_tasks
 from plait._rt.task import rarely
-from plait._rt.task.current_task import MARKS_STAY, current_tasks, unmark
+from plait._rt.task.current_task import CURRENT_STAYS, clear_current, current_tasks
 from plait._rt.task.done_callbacks import DoneCallback
 from plait._rt.task.identity import PENDING, RAISED
 from plait._rt.task.result import Unretrieved
@@ -50,11 +50,11 @@ class LocalTask(Task[T]):
     def _finish(self, state: int, value: Any) -> None:
         """A spawned task's, without its group and its place in the pool's table."""
         strand = self._strand
-        if strand._marked is self:  # unmark(), without the price of a call
-            strand._marked = None
+        if strand._current is self:  # clear_current(), without the price of a call
+            strand._current = None
             current_tasks.pop(strand, None)
-        elif not MARKS_STAY:
-            unmark(strand)
+        elif not CURRENT_STAYS:
+            clear_current(strand)
         self._value = value
         self._phase = state
         if self._call is not None:
@@ -80,8 +80,8 @@ class LocalTask(Task[T]):
             return
         self._call = self._call_context = None
         strand = self._strand
-        if strand._marked is not None or not MARKS_STAY:
-            unmark(strand)
+        if strand._current is not None or not CURRENT_STAYS:
+            clear_current(strand)
         try:
             context.run(call, self)
         except (SystemExit, KeyboardInterrupt):

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 
 from plait._rt.ground.cpython import _get_loop
 from plait._rt.ground.spawn_site import Site
-from plait._rt.task.current_task import MARKS_STAY, current_tasks, mark
+from plait._rt.task.current_task import CURRENT_STAYS, current_tasks, set_current
 from plait._rt.task.identity import CANCELLED, PENDING, RAISED, RETURNED
 from plait._rt.task.join import Join
 from plait._rt.task.task_face import TaskFace
@@ -95,13 +95,13 @@ class Task(TaskFace[T]):
     def _run(self, exception: BaseException | None = None) -> None:
         """Make one step, which raises exception where the coroutine stopped if one is given, and deal with what came of it."""
         strand = self._strand
-        if strand._marked is not self:
+        if strand._current is not self:
             if self._phase:
                 return self._finished_run()
-            if MARKS_STAY:  # mark(), without the price of a call
-                current_tasks[strand] = strand._marked = self
+            if CURRENT_STAYS:  # set_current(), without the price of a call
+                current_tasks[strand] = strand._current = self
             else:
-                mark(strand, self)
+                set_current(strand, self)
         coro = self._coro
         if self._cancel is not None:
             exception = self._due_cancel(coro, exception)
@@ -231,8 +231,8 @@ class Task(TaskFace[T]):
 
     def _finish(self, state: int, value: Any) -> None:
         strand = self._strand
-        if strand._marked is self:  # unmark(), without the price of a call
-            strand._marked = None
+        if strand._current is self:  # clear_current(), without the price of a call
+            strand._current = None
             current_tasks.pop(strand, None)
         self._settle(state, value)
         strand._task_done(self)

@@ -23,7 +23,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from plait._rt.ground.cpython import _get_running_loop
-from plait._rt.task.current_task import unmark
+from plait._rt.task.current_task import clear_current
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -52,7 +52,7 @@ class _Callback:
     def _wake(self, waiter: Waiter) -> None:
         """Call it now: the waiter had its place in the queue."""
         if self._strand is self._loop:
-            unmark(self._loop)  # type: ignore[arg-type]
+            clear_current(self._loop)  # type: ignore[arg-type]
         asyncio.Handle(self._call, (waiter,), self._loop, self._context)._run()  # type: ignore[attr-defined]
 
     def _wake_soon(self, waiter: Waiter) -> None:

@@ -16,6 +16,7 @@ import pytest
 from plait import taskgroup as taskgroup_module
 from plait._rt import pool as pool_module
 from plait._rt.asyncio_face import loop as loop_module
+from plait._rt.ground.run_queue import IDLE
 from plait._rt.ground.threads import Thread
 from plait._rt.io.poller import SharedPoller
 from plait._rt.options import Options
@@ -27,9 +28,10 @@ from plait._rt.sched import worker as worker_module
 from plait._rt.sched.processor import Processor
 from plait._rt.sched.worker import Worker
 from plait._rt.strand import strand as strand_module
-from plait._rt.strand.strand import IDLE, Strand
+from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task import rarely
+from plait._rt.task.current_task import current_tasks, forget
 from plait._rt.task.task import Task
 
 from .baton import Actor, Killed, Lock, Schedule, acting
@@ -175,6 +177,8 @@ class Rig:
         self.main._closed = True  # type: ignore[misc]
         self.main._poller.close()
         self.main._ready.clear()
+        for strand in [each for each in list(current_tasks) if isinstance(each, Strand) and each._pool is pool]:
+            forget(strand)  # of tasks that wait for ever
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from plait import sync
-from plait._rt.strand.strand import IDLE
+from plait._rt.ground.run_queue import IDLE
 from plait._rt.task import wait_queue
 
 from .baton import seeds

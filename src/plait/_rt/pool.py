@@ -19,6 +19,7 @@ from plait._rt.asyncio_face.inherited import MadeByFactory
 from plait._rt.asyncio_face.loop import logger
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.here import here
+from plait._rt.ground.run_queue import IDLE
 from plait._rt.ground.spawn_site import site_of
 from plait._rt.ground.threads import MORE_THREADS, no_thread
 from plait._rt.io.blocking_pool import BlockingPool, Lane
@@ -28,7 +29,7 @@ from plait._rt.sched.processor import Processor
 from plait._rt.sched.scheduler import Scheduler
 from plait._rt.sched.worker import Worker
 from plait._rt.strand import belonging
-from plait._rt.strand.strand import IDLE, Strand
+from plait._rt.strand.strand import Strand
 from plait._rt.task.checks import check_coroutine
 from plait._rt.task.task import Task
 from plait._rt.watch.monitor import Monitor

@@ -47,8 +47,8 @@ class Teller:
         if thread is not None:
             try:
                 thread.start()
-            except RuntimeError:  # the system gives no more threads
-                self._tell()
+            except RuntimeError:  # the system gives no more threads: on the monitor's, which has no time to wait
+                self._tell(0.0)
 
     def finish(self) -> None:
         """Wait until all is told, but not for ever."""
@@ -56,7 +56,7 @@ class Teller:
         if thread is not None:
             thread.join(TELLING)
 
-    def _tell(self) -> None:
+    def _tell(self, patience: float = PATIENCE) -> None:
         while True:
             with self._lock:
                 if not self._to_tell:
@@ -64,12 +64,12 @@ class Teller:
                     return
                 stall, at, level = self._to_tell.popleft()
             try:
+                wait_for_trees(patience)
                 self._tell_one(stall, at, level)
             except Exception:
                 logger.exception("plait failed to report a stall")
 
     def _tell_one(self, stall: Stall, at: Frame | None, level: int) -> None:
-        wait_for_trees(PATIENCE)
         call = stall.call or (call_of(stall.stack, at, stall.kind, stall.detail) if at is not None else None)
         stall = dataclasses.replace(stall, call=call, advice=advise(stall.stack, call, stall.kind, FREE_THREADED))
         logger.log(level, "%s", stall.as_json() if self._json else stall)

@@ -25,8 +25,9 @@ from typing import Any
 
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.code_origin import is_librarys, is_plaits
+from plait._rt.ground.run_queue import IDLE
 from plait._rt.strand.carrier import Carrier
-from plait._rt.strand.strand import IDLE, Strand
+from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand
 from plait._rt.task.call_graph import awaiter_of, set_of
 from plait._rt.task.join import Join

@@ -39,6 +39,7 @@ from plait._rt.ground.cpython import (
     child_watcher,
 )
 from plait._rt.ground.gil_yield import PAUSE
+from plait._rt.ground.run_queue import IDLE
 from plait._rt.task.checks import check_coroutine
 from plait._rt.task.handles import Handle, TimerHandle
 from plait._rt.task.local_task import LocalTask
@@ -141,6 +142,10 @@ class AsyncioFace(EventLoop):  # type: ignore[misc]
         """Is it this thread's, and not running? Then this thread has its turn."""
         return False
 
+    def _schedule_if_idle(self) -> None:
+        """Something was queued, and nobody runs the strand."""
+        raise NotImplementedError
+
     def _add_timer(self, timer: Any) -> None:
         """Have timer posted when `timer._when` has come, by the loop's clock: add it, and see that nobody sleeps for longer."""
         raise NotImplementedError
@@ -150,13 +155,20 @@ class AsyncioFace(EventLoop):  # type: ignore[misc]
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
         if _get_running_loop() is not self or self._debug:
             return self._call_soon_slowly(callback, args, context)
+        handle: Any = None
+        ready = self._ready
         if callback.__class__ is MethodType and callback.__func__ is _WAKEUP:
-            self._ready.append(callback.__self__)  # a future woke one of our tasks: no handle needed
-            return None
-        if callback.__class__ is C_STEP:
-            name_c_task(callback)
-        handle = Handle(callback, args, self, context)
-        self._ready.append(handle)
+            ready.append(callback.__self__)  # a future woke one of our tasks: no handle needed
+        else:
+            if callback.__class__ is C_STEP:
+                name_c_task(callback)
+            handle = Handle(callback, args, self, context)
+            ready.append(handle)
+        try:
+            if ready[0] is IDLE:  # a finaliser calls, when its worker has just ended the strand's turn (S2)
+                self._schedule_if_idle()
+        except IndexError:  # and another worker has run it by now
+            pass
         return handle
 
     def _call_soon_slowly(self, callback: Any, args: tuple[Any, ...], context: Context | None) -> Any:
@@ -223,7 +235,7 @@ class AsyncioFace(EventLoop):  # type: ignore[misc]
         """Refuse a timer that is not made on the strand's own thread, but in another strand. (Up to 3.11 it takes a system
         call to ask which loop runs: who knows the thread asks that first.)"""
         running = _get_running_loop()
-        if isinstance(running, AsyncioFace):
+        if isinstance(running, AsyncioFace) and running is not self:
             raise WrongStrand(
                 f"call_later() or call_at() of {self!r}, for {callback!r}, was called in {running!r}: what works with that "
                 "loop (a client session, say) belongs to its strand. Use it there, `await strand.call(coro)`, or make one here."

@@ -35,3 +35,22 @@ class RunItem:
     def _take_turn(self, worker: Any) -> None:
         """Do it, on worker's thread; afterwards it is in no queue, unless it queued itself again."""
         raise NotImplementedError
+
+
+class Mark:
+    """Stands in a strand's queue, and does nothing when it is run."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def _run(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return self._what
+
+
+IDLE = Mark("IDLE")
+"""At the front of a pooled strand's queue: nobody runs the strand (strand.py)."""

@@ -193,6 +193,8 @@ class Worker(Carrier):
         if self._linger():
             return full
         self.step_out()
+        if self.overdue or (self.unused is not None and self.unused._ready):  # a finaliser's, since they were looked at
+            return False
         pool.parking.park(self)
         pool.monitor.wake()
         return False
@@ -395,6 +397,10 @@ class Worker(Carrier):
     def end_turn(self, strand: Strand) -> None:
         if self.overdue:
             self._post_overdue(strand)
+        if strand._next is None:
+            self.running = None  # a finaliser that runs from now on hasn't the turn, though its running loop is the strand
+            if self.pool.closed:
+                clear_current(strand)  # nobody will, of a step that was left behind
         if not strand._end_turn():
             self.sent = False  # it waits: what it sent finds others
         else:

@@ -36,7 +36,7 @@ from plait._rt.asyncio_face.loop import AsyncioFace, deadline_of, run_callback
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.cpython import _get_running_loop, _getframe, _set_running_loop
 from plait._rt.ground.here import here
-from plait._rt.ground.run_queue import RunItem
+from plait._rt.ground.run_queue import IDLE, Mark, RunItem
 from plait._rt.ground.spawn_site import site_of
 from plait._rt.io.poller import READ, WRITE, ReadyHandle
 from plait._rt.task.checks import check_coroutine
@@ -58,25 +58,9 @@ P = ParamSpec("P")
 _send: Any = CoroutineType.send  # called unbound: no bound method a step
 
 
-class _Item:
-    """A queue item that does nothing when it is run."""
-
-    __slots__ = ("_what",)
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def _run(self) -> None:
-        pass
-
-    def __repr__(self) -> str:
-        return self._what
-
-
-IDLE = _Item("IDLE")
 _IDLE = (IDLE,)
 MOST = 1024  # items of a turn: where threads post without a pause each turn would be longer than the last
-LOOK_AGAIN = _Item("LOOK_AGAIN")  # keeps a strand off the fast path, which looks at nothing but `_next`
+LOOK_AGAIN = Mark("LOOK_AGAIN")  # keeps a strand off the fast path, which looks at nothing but `_next`
 
 
 class Strand(AsyncioFace, RunItem):
@@ -235,9 +219,15 @@ class Strand(AsyncioFace, RunItem):
         try:
             if ready[0] is not IDLE:
                 return
-            ready.remove(IDLE)
-        except (IndexError, ValueError):
-            return  # the holder took the item, or another poster has the turn
+        except IndexError:
+            return  # the holder took the item
+        self._schedule_if_idle()
+
+    def _schedule_if_idle(self) -> None:
+        try:
+            self._ready.remove(IDLE)
+        except ValueError:
+            return  # another poster has the turn
         self._pool.schedule(self)
 
     def _take_turn(self, worker: Worker) -> None:

@@ -91,7 +91,11 @@ class TaskIdentity(_Interface[T], RunItem):
     def _is_here(self) -> bool:
         """Is the caller in the task's strand?"""
         strand, running = self._home, _get_running_loop()
-        return strand is not None and (running is strand or (running is None and strand._stopped_here()))
+        if strand is None or running is not strand:
+            return strand is not None and running is None and strand._stopped_here()
+        worker = here.worker
+        # If that runs another, or none, a finaliser asks, and the strand's turn has just ended
+        return worker is None or worker.running is strand or hasattr(strand, "carrier")
 
     def get_name(self) -> str:
         """Its name, "Task-N" unless it was given one."""

@@ -92,15 +92,17 @@ class WaitQueue:
         """Give value to the first that still waits; False if nobody does, and the caller keeps it. From any thread."""
         if not self._turn.acquire(False):
             return any(self._give(waiter, value) for waiter in self._waiting.copy())  # (Q4)
-        waiting, seen = self._waiting, 0
         try:
-            while seen < len(waiting):
-                seen += 1
-                if self._give(waiting[seen - 1], value):
-                    return True
-            return False
+            waiting, seen = self._waiting, 0
+            try:
+                while seen < len(waiting):
+                    seen += 1
+                    if self._give(waiting[seen - 1], value):
+                        return True
+                return False
+            finally:
+                del waiting[:seen]
         finally:
-            del waiting[:seen]
             self._turn.release()
 
     def _give(self, waiter: Waiter, value: Any) -> bool:

@@ -187,7 +187,9 @@ class ThreadStrand(Strand):
             left -= count
             if left <= 0 or self._to_look_for or self._stopping or not ready or self._debug:
                 return left
-            count = min(len(ready), MOST)
+            count = len(ready)
+            if count > MOST:  # (`min` would be a call)
+                count = MOST
 
     def _run_slowly(self, count: int) -> None:
         """The same in debug mode: slow callbacks and steps are logged."""

@@ -22,6 +22,7 @@ from typing import Any
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.code_origin import is_librarys, is_plaits
 from plait._rt.ground.run_queue import items_of
+from plait._rt.watch.stall_policy import ERROR_AFTER
 from plait.diagnose import garbage
 from plait.diagnose.capture import FREE_THREADED, Frame, calls_if_native, calls_of, frames_of, stack_of
 from plait.diagnose.stall import Stall
@@ -30,7 +31,6 @@ from plait.diagnose.teller import Teller
 from plait.diagnose.verdict import OTHERS_DOING, Verdict, calls_a_wait, holder_of, judge
 
 MINUTE = 60.0
-ERROR_AFTER = 0.5  # seconds; so long must it be, too, for a report of what is not the step's doing
 SURE = 3  # stacks of tasks of one kind that led to the same place: then the place of others is taken for granted
 ASKED = 20  # times, before a thread that gets no core is left alone
 

@@ -25,7 +25,6 @@ from typing import Any
 
 from plait._rt.ground.clock import Clock
 from plait._rt.ground.code_origin import is_librarys, is_plaits
-from plait._rt.ground.run_queue import IDLE
 from plait._rt.strand.carrier import Carrier
 from plait._rt.strand.strand import Strand
 from plait._rt.strand.thread_strand import ThreadStrand
@@ -182,20 +181,10 @@ class _Look:
     def take_turn(self) -> bool:
         """Read now, if the strand is idle."""
         strand: Any = self._strand
-        if isinstance(strand, ThreadStrand):
-            return False
-        try:
-            if strand._ready[0] is not IDLE:
-                return False
-            strand._ready.remove(IDLE)
-        except (IndexError, ValueError):
-            return False
-        try:
-            self.found = self._read()
-        finally:
-            if strand._end_turn():
-                strand._pool.schedule(strand)
-        return True
+        return bool(strand._run_if_idle(self._take))
+
+    def _take(self) -> None:
+        self.found = self._read()
 
     def post(self) -> None:
         """Have it read by the strand."""

@@ -21,7 +21,7 @@ from asyncio import CancelledError
 from collections.abc import Callable
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from plait._rt.ground.cpython import (
     _cancel_and_wait,
@@ -39,9 +39,6 @@ from plait._rt.task.identity import PENDING
 from plait._rt.task.join import Join
 from plait._rt.task.result import cancelled_error
 from plait._rt.task.waiter import Waiter
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plait._rt.pool import Pool
     from plait._rt.watch.turn_watch import Watch
 
-ERROR_AFTER = 0.500  # seconds; when a stall is reported again, as an error
+ERROR_AFTER = 0.500  # seconds; a stall is reported again, as an error, and what is not the step's doing for the first time
 RETRY = 0.050  # seconds after which one that could not be judged, or was not to blame so far, is looked at again
 REPORTING = 0.002  # seconds that the reports of one look may take
 
